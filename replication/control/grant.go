@@ -1,0 +1,150 @@
+// Package control is duet-mirrord's local interface: what duetd tells it (configuration, grants, copy) and
+// what it tells back (events, status), over one unix socket that only root may use.
+//
+// duetd decides, duet-mirrord obeys: a grant says who may write until when, and replaces the last one whole.
+// A grant is confirmed when nothing more is issued under the old one; confirmation never waits for a device.
+// One connection is one duetd; a second connection takes over and the first is closed. When the connection
+// ends the grant stays in force up to its deadline (a restart of duetd is not a reason to stop I/O).
+package control
+
+// Node is a chassis slot: 0 is a, 1 is b.
+type Node uint8
+
+// Set is a set of nodes: bit 0 is a, bit 1 is b.
+type Set uint8
+
+// Has says whether n is in s.
+func (s Set) Has(n Node) bool { return s&(1<<n) != 0 }
+
+// Mode is the granted mode; the words are those of the membership protocol.
+type Mode uint8
+
+// The modes of a grant. Revoked is also the state of a daemon that has no grant yet.
+const (
+	Revoked   Mode = iota // nothing is served, no lane is kept
+	Frozen                // no session: writes and flushes are held; reads go on until the deadline
+	Joining               // copy target: takes the peer's writes and copies, serves nobody
+	Resolving             // both legs may differ: lanes for the copy, writes held
+	Prepared              // takes the peer's writes of the prepared epoch; serves nobody until committed
+	Paired                // both legs, until the deadline
+	Solo                  // own leg only; no deadline; with a session: the peer is being brought up to date
+)
+
+// Grant is the whole right of this node. A grant of another boot, or with a lower sequence, is refused.
+type Grant struct {
+	BootID   string // boot id of this node, of the duetd that grants
+	Sequence uint64 // grows with every grant of this boot
+	Mode     Mode
+	Epoch    uint64
+	Prepared uint64 // frames of this epoch are taken too; 0: none
+	Session  uint64 // frames of another session are refused; 0: no lanes
+	Members  Set
+	Deadline int64 // ns on CLOCK_BOOTTIME; after it everything is held. 0 only in Solo: no deadline
+	Volumes  []VolumeGrant
+}
+
+// VolumeGrant is the part of one volume.
+type VolumeGrant struct {
+	Volume      string // volume id, 32 hex digits
+	Owner       Node   // the owner serves its export; the other holds it
+	Legs        Set    // legs that hold every acknowledged write
+	LegsVersion uint32
+}
+
+// Config says what exists. It is sent on every connect and whenever the site document changes; it grants nothing.
+type Config struct {
+	Site        string // site id, 32 hex digits
+	Node        Node
+	BootID      string
+	IdentityPEM []byte // this node's ed25519 private key, PKCS #8
+	PeerKey     []byte // the peer's ed25519 public key, 32 bytes
+	Paths       []Path // in order of preference
+	Port        int    // TCP port of the data lane, on every path
+	Volumes     []VolumeConfig
+}
+
+// Path is one way to the peer's data lane.
+type Path struct {
+	Name  string // "mirror0", "lan0"
+	Local string // address to listen on or dial from, with zone for link-local
+	Peer  string
+}
+
+// VolumeConfig is a volume that has a leg here. A missing leg is created (zeroed, state "new"), which takes
+// time and is reported as progress; an existing one of another size or site is a fault and left alone.
+type VolumeConfig struct {
+	ID        string // 32 hex digits
+	Name      string // NBD export name
+	SizeBytes int64  // a multiple of 4096
+}
+
+// Event is what duet-mirrord reports without being asked. Exactly one field is set.
+type Event struct {
+	Link       *LinkEvent
+	CopyDone   *CopyDone
+	CopyFailed *CopyFailed
+	Fault      *Fault
+}
+
+// LinkEvent: the data lane of a session is up (authenticated, same session and epoch on both sides) or lost.
+type LinkEvent struct {
+	Session uint64
+	Up      bool
+	Path    string
+}
+
+// CopyDone: every volume was brought together and proved: both sides' digests at the same barrier are equal,
+// both legs are durable, and this daemon holds writes since that barrier until the next grant.
+// Reported on the source's node and on the target's node.
+type CopyDone struct {
+	Session uint64
+	Digest  [32]byte
+}
+
+// CopyFailed: the copy of this session will not finish.
+type CopyFailed struct {
+	Session uint64
+	Reason  string
+}
+
+// Fault is an operator-visible problem: code, what, why, next.
+type Fault struct {
+	Code, What, Why, Next string
+	Volume                string // volume id, or empty
+}
+
+// Status is a snapshot for people and tests.
+type Status struct {
+	Instance string // random per start of the daemon: a restart is seen by it
+	Grant    Grant
+	Held     bool // no live grant, or past its deadline
+	LinkUp   bool
+	LinkPath string
+	Volumes  []VolumeStatus
+}
+
+// VolumeStatus tells one leg and its engine. Byte counters count since the daemon's start.
+type VolumeStatus struct {
+	ID, Name    string
+	SizeBytes   int64
+	Stage       string // creating, held, paired, alone, catching, target, reconciling, preparing, failed
+	LegState    string // new, uptodate, inconsistent, outdated, failed
+	Generation  string
+	DirtyBytes  int64 // what the other leg certainly or possibly lacks
+	HeldOps     int   // requests that wait for a grant
+	Reads       uint64
+	Writes      uint64
+	Flushes     uint64
+	Copy        CopyProgress
+	ProvenEpoch uint64 // epoch of the last equal digest
+	LastStallMS int64  // longest time a guest request of the last hold waited, ms; 0: none since start
+}
+
+// CopyProgress is about the running or the last copy of a volume.
+type CopyProgress struct {
+	Running        bool
+	DirtyBytes     int64 // marked different or possibly different when it began
+	ResyncBytes    int64 // bytes of blocks sent or received
+	DigestBytes    int64 // bytes read and digested on this node for comparing and proving
+	RemainingBytes int64
+}
