@@ -1,0 +1,59 @@
+# duet: recipes call Go programs; only `deps` installs anything. `make` alone explains itself.
+SHELL      := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Only the shipped daemons are linked statically: they must run in any root file system.
+GO         ?= go
+DAEMONS    := ./replication/cmd/duet-mirrord ./appliance/cmd/duetd ./appliance/cmd/duet ./witness/cmd/duet-witness
+TOOLS      := ./build/cmd/lab ./build/cmd/scenario
+T          ?= 10s
+N          ?= 100
+SEED       ?= 0
+NAME       ?= demo
+
+.PHONY: help deps binaries run demo soak test check race fuzz explore lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install the Debian packages that are missing (needs root; does nothing when all are there)
+	@$(GO) run ./build/cmd/deps
+
+binaries: ## build daemons, CLI and lab into bin/
+	@mkdir -p bin
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/ $(DAEMONS) $(TOOLS)
+
+run: deps binaries ## bring up a whole site on this machine and keep it until Ctrl-C
+	@bin/scenario run -name $(NAME)
+
+demo: deps binaries ## unattended: cut power, links and witness; ends in one line of JSON
+	@bin/scenario demo
+
+soak: deps binaries ## N random power-cut cycles: make soak N=100 SEED=7
+	@bin/scenario soak -n $(N) -seed $(SEED)
+
+test: deps binaries ## everything CI requires: unit, fuzz corpora, explorer, lab, demo's scenarios
+	@$(GO) vet ./...
+	@$(GO) test -timeout 30m ./...
+
+check: lint ## format, lint, repository rules, quick tests
+	@$(GO) vet ./...
+	@$(GO) test -short ./...
+
+race: ## quick tests under the race detector
+	@$(GO) test -race -short ./...
+
+fuzz: ## every fuzz target for T each: make fuzz T=10s
+	@$(GO) run ./build/cmd/fuzz -time $(T)
+
+explore: ## check the membership core: small worlds to completion, random walks; one line of JSON
+	@$(GO) run ./build/cmd/explore -budget 60s
+
+lint: ## golangci-lint from a cached binary (built once, about ten minutes)
+	@mkdir -p .cache
+	@test -x .cache/golangci-lint || { echo "lint: building golangci-lint once" >&2; $(GO) build -modfile build/tools/go.mod -o .cache/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint; }
+	@.cache/golangci-lint run ./...
+
+clean: ## remove what was built (not the caches of Go)
+	@rm -rf bin out .cache
