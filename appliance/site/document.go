@@ -64,7 +64,8 @@ type Witness struct {
 // Volume is a mirrored virtual disk.
 type Volume struct {
 	Slot      int    `json:"slot"`
-	ID        string `json:"id"` // 32 hex digits
+	Resource  int    `json:"resource"` // the resource slot that owns it: its VM's, or its own; made at founding
+	ID        string `json:"id"`       // 32 hex digits
 	Name      string `json:"name"`
 	SizeBytes int64  `json:"size_bytes"` // a multiple of 4096
 }

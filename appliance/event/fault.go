@@ -1,0 +1,77 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Fault is an operator-visible problem on its way to a person: a code of the catalogue and the values for its texts.
+// It is an error, so it travels through ordinary returns; the API turns it into problem+json.
+type Fault struct {
+	Code  Code
+	Args  map[string]string
+	Cause error // for the log, appended to the why; may be nil
+}
+
+// New makes a fault; args are pairs of name and value, as the catalogue's texts name them.
+func New(code Code, args ...string) *Fault {
+	f := &Fault{Code: code, Args: map[string]string{}}
+	for i := 0; i+1 < len(args); i += 2 {
+		f.Args[args[i]] = args[i+1]
+	}
+	return f
+}
+
+// Because adds what was underneath and returns the same fault.
+func (f *Fault) Because(err error) *Fault {
+	f.Cause = err
+	return f
+}
+
+// Error is the one line of a fault: code and what.
+func (f *Fault) Error() string {
+	if f.Cause != nil {
+		return fmt.Sprintf("%s: %s: %v", f.Code, f.What(), f.Cause)
+	}
+	return fmt.Sprintf("%s: %s", f.Code, f.What())
+}
+
+// Unwrap is the cause.
+func (f *Fault) Unwrap() error { return f.Cause }
+
+// What happened, with the values put in.
+func (f *Fault) What() string { return f.fill(Lookup(f.Code).What) }
+
+// Why it happened or matters.
+func (f *Fault) Why() string {
+	why := f.fill(Lookup(f.Code).Why)
+	if f.Cause != nil {
+		why += " (" + f.Cause.Error() + ")"
+	}
+	return why
+}
+
+// Next is the one next safe step.
+func (f *Fault) Next() string { return f.fill(Lookup(f.Code).Next) }
+
+// Command is the next step as a command, or empty.
+func (f *Fault) Command() string { return f.fill(Lookup(f.Code).Command) }
+
+func (f *Fault) fill(text string) string {
+	for _, name := range slices.Sorted(maps.Keys(f.Args)) {
+		text = strings.ReplaceAll(text, "{"+name+"}", f.Args[name])
+	}
+	return text
+}
+
+// As finds the fault in err's chain; any other error becomes SYS-9000, so that nothing reaches a person without a code.
+func As(err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return New(Internal, "error", err.Error()).Because(err)
+}
