@@ -1,0 +1,94 @@
+package meta
+
+import "encoding/hex"
+
+// ID is a site, volume, leg or boot id.
+type ID [16]byte
+
+// String is 32 hex digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// IsZero says that no id is set.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// Generation names one unbroken history of acknowledged writes.
+type Generation struct{ Epoch, Nonce uint64 }
+
+// IsZero says that there is no generation.
+func (g Generation) IsZero() bool { return g == Generation{} }
+
+// State is a leg's own view of its data.
+type State uint8
+
+// The states of a leg, with their values on disk.
+const (
+	New          State = 1 // formatted, never part of a volume
+	UpToDate     State = 2
+	Inconsistent State = 3 // target of an unfinished resync
+	Outdated     State = 4 // was excluded while readable
+	Failed       State = 5
+	Ejected      State = 6
+)
+
+// Flags of a superblock.
+const (
+	FlagOpen   uint16 = 1 << 0 // in use; found set at open: it was not closed cleanly (O4)
+	FlagZeroed uint16 = 1 << 1 // created full of zeroes
+)
+
+// Flags of a resync record.
+const (
+	ResyncByDigest    uint32 = 1 << 0
+	ResyncUnconfirmed uint32 = 1 << 1 // "I am source, end not confirmed"
+)
+
+// Incompatible features: a bit this code does not know refuses the leg.
+const (
+	// FeatureNoActivityLog: the leg has no activity log; opened unclean, every extent may differ.
+	FeatureNoActivityLog uint32 = 1 << 0
+)
+
+// HistoryMax is how many generations a superblock remembers.
+const HistoryMax = 16
+
+// Superblock is the record of a leg, as on disk; see docs/disk-format.md.
+type Superblock struct {
+	FormatMajor, FormatMinor uint16
+	Sequence                 uint64 // +1 a write; slot = sequence & 1
+	Incompatible             uint32 // feature bits
+	ReadOnlyCompatible       uint32
+	Site, Volume, Leg        ID
+	Node                     uint8 // 0 a, 1 b
+	State                    State
+	Flags                    uint16
+	BlockBytes               uint32
+	BlocksPerExtent          uint32
+	ExtentsPerGroup          uint32
+	VolumeBytes              uint64 // size of the volume
+	MetaBytes                uint64 // volume size that meta has groups for
+	DataBytes                uint64 // capacity of data at the last open
+	LogOffset                uint64
+	LogBlocks, LogSlots      uint32 // 0: no log (FeatureNoActivityLog)
+	LogFirst                 uint64
+	GroupsOffset, Groups     uint64
+	GrantEpoch               uint64 // epoch of the last grant obeyed
+	Legs                     uint8  // Legs mask of that grant: bit 0 a, bit 1 b
+	Owner                    uint8  // 0 a, 1 b
+	Current, Base            Generation
+	SyncSource               Generation // while inconsistent
+	ResyncCursor             uint64     // block number
+	ResyncID, ResyncFlags    uint32
+	OtherLeg                 ID
+	ProofRoot                [16]byte // root digest of the last proof
+	ProofEpoch               uint64
+	ProofTime                uint64 // wall time, Unix seconds, for people only
+	UncleanOpens             uint32
+	LegsVersion              uint64
+	History                  []Generation // newest first, at most HistoryMax
+	Boot                     ID           // boot id of the last open
+	Software                 string       // version, text, at most 32 bytes
+	ReadErrors, SumErrors    uint32
+	WriteErrors, SyncErrors  uint32
+	ReasonCode               uint32 // reason of the state: number of the fault code
+	ReasonText               string // at most 124 bytes
+}

@@ -1,0 +1,59 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+)
+
+// Export is one entry of the list a client may ask for.
+type Export struct {
+	Name        string
+	Description string // for people; may be empty
+}
+
+// Backend tells what is exported. Its methods are called from many goroutines.
+type Backend interface {
+	// Exports lists what exists now.
+	Exports() []Export
+	// Open is called once per connection (and once per INFO). It may block until ctx ends while an export is
+	// not there yet: the client's handshake waits. An unknown name is ErrUnknown at once.
+	Open(ctx context.Context, name string) (Volume, error)
+}
+
+// Volume is an opened export. Every offset and length it sees is a multiple of 4096, within Size, and at most
+// 1 MiB: the server splits larger requests and does the read-modify-write of ragged ones. Buffers are aligned,
+// come from block.Get and belong to the server: they must not be kept after the call returned.
+//
+// A call may block for minutes (a held volume); the others of the connection go on. When ctx ends the client
+// is gone and the call must return soon; its result is dropped. Calls of one connection run concurrently and
+// in no order; a Flush covers every call that returned, on any connection, before it began.
+type Volume interface {
+	Size() int64
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	WriteAt(ctx context.Context, p []byte, off int64, fua bool) error
+	Flush(ctx context.Context) error
+	Zero(ctx context.Context, off, n int64, fua bool) error
+	Trim(ctx context.Context, off, n int64) error
+	// Close is called after the last call returned.
+	Close()
+}
+
+// Guard is implemented by a volume whose right to answer ends at a deadline (replication.md section 7). The server
+// asks Live before each batch of replies goes to the socket. When it says no, the batch is kept, Wait is
+// called, and then the reads of the batch are done again (they may be stale by now), while the other replies
+// of the batch, which are true for ever, go out.
+type Guard interface {
+	Live() bool                     // cheap: one clock read
+	Wait(ctx context.Context) error // until Live, or until ctx ends
+}
+
+// Errors of a backend or a volume with a meaning for the server. A syscall.Errno of EPERM, EINVAL, ENOSPC,
+// ENOTSUP or ENOMEM goes to the client as it is; any other error becomes EIO.
+var (
+	// ErrUnknown refuses an export name.
+	ErrUnknown = errors.New("unknown export")
+	// ErrGone closes the connection without an answer: the client connects again and repeats the request.
+	// It is the answer of a volume that is being closed, because an error would reach the guest
+	// (replication.md P6).
+	ErrGone = errors.New("export is going away")
+)
