@@ -1,5 +1,12 @@
 package site
 
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path"
+)
+
 // Bootstrap is what a node knows before it belongs to a site: its slot, where things live, and the ways to its
 // peer. The factory (in the lab: the lab) writes it to /etc/duet/node.json; nothing changes it at run time.
 type Bootstrap struct {
@@ -25,5 +32,90 @@ type Path struct {
 	Chassis bool   `json:"chassis"` // a cable inside the chassis: fresh nodes may pair over it
 }
 
-// LoadBootstrap reads and checks /etc/duet/node.json. Its error is a *FieldErrors or names the file.
-func LoadBootstrap(path string) (Bootstrap, error) { return Bootstrap{}, nil }
+// LoadBootstrap reads and checks the file. A missing or wrong file stops the daemon with every wrong field named.
+func LoadBootstrap(file string) (Bootstrap, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return Bootstrap{}, fmt.Errorf("bootstrap configuration: %w", err)
+	}
+	var b Bootstrap
+	if err := strictJSON(data, &b); err != nil {
+		return Bootstrap{}, fmt.Errorf("%s: %w", file, err)
+	}
+	if b.Accel == "" {
+		b.Accel = "tcg"
+	}
+	if err := b.Validate().Err(); err != nil {
+		return Bootstrap{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return b, nil
+}
+
+// Validate names every wrong field.
+func (b Bootstrap) Validate() FieldErrors {
+	var c checker
+	const mend = "correct the file"
+	if b.Node != "a" && b.Node != "b" {
+		c.wrong("node", fmt.Sprintf("is %q", b.Node), "a chassis has the slots a and b", mend)
+	}
+	if b.ChassisSerial == "" {
+		c.wrong("chassis_serial", "is empty", "fresh nodes trust each other only inside one chassis", mend)
+	}
+	for _, f := range []struct {
+		field, path string
+		optional    bool
+	}{
+		{"data_dir", b.DataDir, false}, {"pool_dir", b.PoolDir, false}, {"run_dir", b.RunDir, false},
+		{"watchdog", b.Watchdog, true}, {"libvirt_socket", b.LibvirtSocket, true},
+	} {
+		if f.path == "" && f.optional {
+			continue
+		}
+		if !path.IsAbs(f.path) || path.Clean(f.path) != f.path {
+			c.wrong(f.field, fmt.Sprintf("%q is not an absolute path", f.path), "the daemons have no working directory", mend)
+		}
+	}
+	for _, f := range []struct {
+		field string
+		port  int
+	}{{"peer_port", b.PeerPort}, {"data_port", b.DataPort}} {
+		if f.port < 1 || f.port > 65535 {
+			c.wrong(f.field, fmt.Sprintf("is %d", f.port), "a TCP port is 1 to 65535", mend)
+		}
+	}
+	if b.PeerPort == b.DataPort {
+		c.wrong("data_port", "is the peer port", "duetd and duet-mirrord listen on the same addresses", mend)
+	}
+	if b.Accel != "" && b.Accel != "kvm" && b.Accel != "tcg" {
+		c.wrong("accel", fmt.Sprintf("is %q", b.Accel), "QEMU runs guests by kvm or tcg", mend)
+	}
+	c.paths(b.Paths)
+	return c.errors
+}
+
+// paths: at least one, one of them for data, addresses that can be dialled as they stand.
+func (c *checker) paths(paths []Path) {
+	const mend = "correct the file"
+	data := false
+	names := map[string]bool{}
+	for i, p := range paths {
+		at := fmt.Sprintf("paths[%d]", i)
+		data = data || p.Data
+		if p.Name == "" || names[p.Name] {
+			c.wrong(at+".name", fmt.Sprintf("%q is empty or used twice", p.Name), "status names the paths", mend)
+		}
+		names[p.Name] = true
+		for _, f := range []struct{ field, address string }{{".local", p.Local}, {".peer", p.Peer}} {
+			addr, err := netip.ParseAddr(f.address)
+			if err != nil || addr.IsUnspecified() || addr.IsLinkLocalUnicast() && addr.Is6() && addr.Zone() == "" {
+				c.wrong(at+f.field, fmt.Sprintf("%q is not an address", f.address), "it is an IP address; a link-local one needs its interface", "write it as 198.51.100.11 or fe80::a%mirror0")
+			}
+		}
+		if p.Local == p.Peer {
+			c.wrong(at+".peer", "is the local address", "a node is not its own peer", mend)
+		}
+	}
+	if !data {
+		c.wrong("paths", "none is for data", "the mirror needs a way to the peer", "mark at least one path as data")
+	}
+}
