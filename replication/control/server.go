@@ -226,4 +226,3 @@ func onlyRoot(conn net.Conn) error {
 	}
 	return nil
 }
-
