@@ -53,8 +53,8 @@ type Device interface {
 
 // Errors callers branch on; test with errors.Is.
 var (
-	ErrDead    = errors.New("device is dead after a write or sync error")      // final; wraps the first cause
-	ErrInvalid = errors.New("invalid range or alignment")                      // nothing was issued
-	ErrLocked  = errors.New("another process has this leg open")               // OpenFile
-	ErrClosed  = errors.New("device is closed")                                // after Close
+	ErrDead    = errors.New("device is dead after a write or sync error") // final; wraps the first cause
+	ErrInvalid = errors.New("invalid range or alignment")                 // nothing was issued
+	ErrLocked  = errors.New("another process has this leg open")          // OpenFile
+	ErrClosed  = errors.New("device is closed")                           // after Close
 )
