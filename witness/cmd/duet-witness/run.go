@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"duet/witness/enrolment"
+	"duet/witness/pinned"
+	"duet/witness/server"
+	"duet/witness/store"
+)
+
+const usage = `duet-witness keeps the third vote of two-node sites.
+
+  duet-witness serve  --data DIR --listen HOST:PORT [--new-identity]
+  duet-witness enroll --data DIR --name SITE --key-a BASE64 --key-b BASE64
+  duet-witness key    --data DIR      print the key that sites pin
+  duet-witness version
+`
+
+// errUsage is a wrong command line: the message says what is missing.
+var errUsage = errors.New("wrong usage")
+
+type command struct {
+	data, listen, name, keyA, keyB string
+	newIdentity                    bool
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
+		fmt.Fprint(stdout, usage)
+		if len(args) == 0 {
+			return 2
+		}
+		return 0
+	}
+	err := dispatch(ctx, args[0], args[1:], stdout, stderr)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(stderr, "duet-witness %s: %v\n%s", args[0], err, usage)
+		return 2
+	default:
+		fmt.Fprintf(stderr, "duet-witness %s: %v\n", args[0], err)
+		return 1
+	}
+}
+
+func dispatch(ctx context.Context, verb string, args []string, stdout, stderr io.Writer) error {
+	var c command
+	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	var do func() error
+	var required []*string
+	switch verb {
+	case "serve":
+		flags.StringVar(&c.listen, "listen", "", "address to listen on")
+		flags.BoolVar(&c.newIdentity, "new-identity", false, "set all registers aside")
+		required = []*string{&c.data, &c.listen}
+		do = func() error { return c.serve(ctx, slog.New(slog.NewTextHandler(stderr, nil))) }
+	case "enroll":
+		flags.StringVar(&c.name, "name", "", "name of the site")
+		flags.StringVar(&c.keyA, "key-a", "", "public key of node a")
+		flags.StringVar(&c.keyB, "key-b", "", "public key of node b")
+		required = []*string{&c.data, &c.name, &c.keyA, &c.keyB}
+		do = c.enroll
+	case "key":
+		required = []*string{&c.data}
+		do = func() error { return c.printKey(stdout) }
+	case "version":
+		fmt.Fprintln(stdout, "duet-witness", version())
+		return nil
+	default:
+		return fmt.Errorf("no such command: %w", errUsage)
+	}
+	flags.StringVar(&c.data, "data", "", "folder of identity, enrolments and registers")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stdout, usage)
+			return err
+		}
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%w: %q is too much", errUsage, flags.Arg(0))
+	}
+	for _, value := range required {
+		if *value == "" {
+			return fmt.Errorf("%w: a required option is missing", errUsage)
+		}
+	}
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	return do()
+}
+
+func (c command) sites() string { return filepath.Join(c.data, "sites") }
+
+// prepare makes the folders; enrolling before the first start is allowed.
+func (c command) prepare() error {
+	if err := os.MkdirAll(c.sites(), 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	return nil
+}
+
+func (c command) identity() (ed25519.PrivateKey, error) {
+	return pinned.LoadOrCreate(filepath.Join(c.data, "identity.pem"))
+}
+
+func (c command) printKey(stdout io.Writer) error {
+	identity, err := c.identity()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(stdout, pinned.FormatKey(identity.Public().(ed25519.PublicKey)))
+	return err
+}
+
+func (c command) enroll() error {
+	keyA, errA := pinned.ParseKey(c.keyA)
+	keyB, errB := pinned.ParseKey(c.keyB)
+	if err := errors.Join(errA, errB); err != nil {
+		return err
+	}
+	return enrolment.Write(c.sites(), enrolment.Site{Name: c.name, KeyA: keyA, KeyB: keyB})
+}
+
+func (c command) serve(ctx context.Context, log *slog.Logger) error {
+	identity, err := c.identity()
+	if err != nil {
+		return err
+	}
+	registers, opened, err := store.Open(store.Config{
+		Path: filepath.Join(c.data, "registers.db"), Machine: store.ThisMachine(), NewIdentity: c.newIdentity,
+	})
+	if err != nil {
+		return err
+	}
+	defer registers.Close()
+	if opened.SetAside != "" {
+		log.Warn("all registers were set aside; every site has to admit a new one", "why", opened.Why, "file", opened.SetAside)
+	}
+	sites := enrolment.Open(c.sites(), func(fault error) { log.Error("an enrolment cannot be used", "error", fault) })
+	s, err := server.New(server.Config{Identity: identity, Sites: sites, Store: registers, Log: log})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", c.listen)
+	if err != nil {
+		return fmt.Errorf("%w; is another duet-witness running, or the address of another machine?", err)
+	}
+	log.Info("serving", "address", ln.Addr().String(), "key", pinned.FormatKey(identity.Public().(ed25519.PublicKey)))
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("the service manager was not told", "error", err)
+	}
+	go count(ctx, s, log)
+	return s.Serve(ctx, ln)
+}
+
+const countEvery = 10 * time.Minute
+
+// count logs the counters when they have grown by something a person should see.
+func count(ctx context.Context, s *server.Server, log *slog.Logger) {
+	ticker := time.NewTicker(countEvery)
+	defer ticker.Stop()
+	var last server.Counters
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if now := s.Counters(); now != last {
+			log.Info("counted", "connections", now.Connections, "requests", now.Requests, "unknown_keys", now.UnknownKeys,
+				"malformed", now.Malformed, "overload", now.Overload, "store_errors", now.StoreErrors)
+			last = now
+		}
+	}
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return info.Main.Version
+}
