@@ -8,8 +8,8 @@ type (
 	// Hello is the first message of a session: the sender's whole record.
 	Hello struct{ Record Record }
 
-	// Join: I am outdated and everything here is stopped (R12).
-	Join struct{ High Epoch }
+	// Join: I am outdated and everything here is stopped (R12). Ep is the epoch it recorded.
+	Join struct{ Ep, High Epoch }
 
 	// Prepare names the tuple that both will commit (R14); in R27 it founds the site.
 	Prepare struct {

@@ -1,0 +1,121 @@
+package membership
+
+// r1Boot: R1. Whatever runs is of an earlier life: it is killed before anything is believed. Evidence and
+// leases of that life are gone, so the peer may still run something for W0 (mutants M4, M18).
+func (t *turn) r1Boot(rec Record) {
+	t.s = State{Cfg: t.s.Cfg, Rec: rec, PeerWait: t.in.Now + t.s.Cfg.PeerWait}
+	if mutant("M4") {
+		t.s.PeerWait = 0
+	}
+	if mutant("M18") && rec.Ep != 0 {
+		t.s.Rec.Fenced = rec.Ep
+	}
+	t.stopAll()
+	t.revoke()
+	t.report(ReportBooted)
+	if rec.Members == Only(t.s.self()) && rec.Consistent || mutant("M1") && rec.Members.Has(t.s.self()) {
+		t.to(Solo)
+		t.grant()
+		t.report(ReportSolo)
+		t.armSolo(t.in.Now + t.s.Cfg.BootWait)
+		return
+	}
+	if !t.s.Fresh() {
+		t.arm(TimerArbitrate, t.in.Now+t.s.Cfg.BootWait)
+	}
+}
+
+// resume is the start of duetd with a valid snapshot (section 4). The record is the one the snapshot expects, so
+// no Persist was cut off; every other effect of the last Step may be missing. Sends count as lost, a copy in
+// flight too (R17). The session is kept where losing a message is repaired inside it: paired.
+func (t *turn) resume() {
+	t.s.Fence = 0
+	t.do(CancelFence{})
+	t.report(ReportResumed)
+	t.resumeStop()
+	if t.s.Mode == Paired {
+		t.grant()
+		t.armPaired()
+		return
+	}
+	if t.s.Session != 0 {
+		t.dropSession()
+		t.do(CloseSession{})
+	}
+	switch t.s.Mode {
+	case Joining:
+		t.to(Init)
+	case Resolving:
+		t.to(Frozen)
+	}
+	t.resumeAlone()
+}
+
+// resumeStop: first take away what the state does not allow.
+func (t *turn) resumeStop() {
+	s := &t.s
+	if !s.MayRun(t.in.Now) {
+		t.stopAll()
+		t.revoke()
+		return
+	}
+	t.do(Stop{Resources: ^t.ownedSet()})
+}
+
+// resumeAlone grants anew and starts the timers of a node without session.
+func (t *turn) resumeAlone() {
+	now, cfg := t.in.Now, t.s.Cfg
+	switch t.s.Mode {
+	case Solo:
+		t.grant()
+		t.armSolo(now)
+	case Frozen:
+		t.grant()
+		t.armLease()
+		t.armArbitrate(now)
+	case Init:
+		if !t.s.Fresh() {
+			t.arm(TimerArbitrate, now+cfg.BootWait)
+		}
+	}
+	if t.s.Ask.Nonce != 0 {
+		t.arm(TimerRepeat, now)
+	}
+}
+
+// armPaired starts every timer of a paired node.
+func (t *turn) armPaired() {
+	t.armLease()
+	if t.s.Committing || t.s.Push.Nonce != 0 {
+		t.arm(TimerRepeat, t.in.Now)
+	}
+}
+
+func (t *turn) armLease() {
+	if t.in.Now < t.s.Lease {
+		t.arm(TimerLease, t.s.Lease)
+	}
+}
+
+// armSolo starts what a solo node without session does: R8 by W0, R10 at fence, R10b.
+func (t *turn) armSolo(fence Boottime) {
+	if !t.s.waitOver(t.in.Now) {
+		t.arm(TimerPeerWait, t.s.PeerWait)
+	}
+	if t.s.Rec.Fenced == t.s.Rec.Ep {
+		t.arm(TimerPowerOn, t.in.Now+t.s.Cfg.PowerOnWait)
+		return
+	}
+	t.arm(TimerFence, fence)
+}
+
+// armArbitrate: the pair owner asks first; bias is liveness only, never a guard (section 5.3).
+func (t *turn) armArbitrate(at Boottime) {
+	if t.s.Fresh() {
+		return
+	}
+	if t.s.Rec.Owners[PairResource].Node != t.s.self() {
+		at += t.s.Cfg.Bias
+	}
+	t.arm(TimerArbitrate, at)
+}

@@ -1,0 +1,43 @@
+package membership
+
+// r13Resolve: R13. Both are members of the same committed or completed epoch: (1) both committed it, (2) I did
+// and the peer prepared it, (3) the peer did and I prepared it. Either copy may have writes of the other's last moments.
+func (t *turn) r13Resolve(h Record) bool {
+	me := &t.s.Rec
+	both := me.Members == Both && h.Members == Both && h.Ep == me.Ep
+	mine := me.Members == Both && h.Prep.Ep == me.Ep && me.Ep > h.Ep
+	theirs := h.Members == Both && me.Prep.Ep == h.Ep && h.Ep > me.Ep
+	if !both && !mine && !theirs || me.Members == Only(t.s.self()) {
+		return false
+	}
+	merged, ok := mergeOwners(me.Owners, h.Owners)
+	if !ok {
+		t.report(ReportOwnersConflict)
+		return true
+	}
+	if !mutant("N24b") {
+		t.stop(t.ownedByRecord() &^ merged.of(t.s.self()))
+	}
+	t.to(Resolving)
+	t.report(ReportResolving)
+	if mine || both && merged[PairResource].Node == t.s.self() {
+		t.s.Plan = Prepared{Owners: merged, Legs: mergeLegs(me.Legs, h.Legs), Docs: mergeDocs(me.Docs, h.Docs)}
+		t.startCopy()
+		return true
+	}
+	t.grant()
+	return true
+}
+
+// r20Claim: R20. The peer recorded that this node is the only member: its YIELD was lost, or R6 there saw a
+// grant of ours whose answer we lost. Consistent is a belt.
+func (t *turn) r20Claim(h Record) bool {
+	me := &t.s.Rec
+	if h.Members != Only(t.s.self()) || h.Ep <= me.Ep || !me.Consistent {
+		return false
+	}
+	t.dropSession()
+	t.do(CloseSession{})
+	t.becomeSolo(h.Ep, h.Ep)
+	return true
+}

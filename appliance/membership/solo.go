@@ -1,0 +1,139 @@
+package membership
+
+// becomeSolo is the common part of R5, R18's receiver and R20: this node is the only member from now on.
+// A prepared tuple supplies legs, documents and owners, the latter only where both tables agree. Held writes
+// of volumes that this node already owns go on with the grant; everything else waits for R8.
+func (t *turn) becomeSolo(ep Epoch, fenced Epoch) {
+	r := t.s.Rec
+	if r.Prep.Ep != 0 {
+		t.stop(t.ownedByRecord() &^ t.ownedSet())
+		r.Owners = t.s.owners()
+		r.Legs, r.Docs = r.Prep.Legs, r.Prep.Docs
+	}
+	r.Owners[PairResource] = r.Owners[PairResource].give(t.s.self())
+	r.Ep, r.Members, r.Prep, r.Fenced = ep, Only(t.s.self()), Prepared{}, fenced
+	t.persist(r)
+	t.s.Lease = 0
+	t.to(Solo)
+	t.grant()
+	t.report(ReportSolo)
+	t.do(Arm{TimerRepeat, 0})
+	t.armSolo(t.in.Now)
+}
+
+// want is R8 or R9.
+func (t *turn) want(r ResourceID) {
+	if int(r) >= MaxResources || r == PairResource || t.s.Rec.Owners[r].Version == 0 {
+		return
+	}
+	switch {
+	case t.s.Mode == Solo:
+		t.r8Start(r)
+	case t.s.Committed():
+		t.r9Start(r)
+	}
+}
+
+// r8Start: R8. A resource of the peer's needs proof that the peer has stopped. An own one does not, and must
+// not set Fenced: it says nothing about the peer (mutant N16).
+func (t *turn) r8Start(id ResourceID) {
+	s := &t.s
+	mine := s.Owns(id)
+	if !mine && !s.PeerStopped(t.in.Now) {
+		return
+	}
+	r := s.Rec
+	if !mine || mutant("N16") {
+		r.Owners[id] = r.Owners[id].give(s.self())
+		r.Fenced = r.Ep
+	}
+	if r != s.Rec {
+		t.persist(r)
+		t.report(ReportTookOver)
+	}
+	t.grant()
+	t.do(Start{id, r.Ep})
+}
+
+// r9Start: R9.
+func (t *turn) r9Start(id ResourceID) {
+	if !t.s.Owns(id) || !t.s.MayRun(t.in.Now) {
+		return
+	}
+	t.grant()
+	t.do(Start{id, t.s.Rec.Ep})
+}
+
+// r8WaitOver tells people; the next Want of R8 finds the guard open.
+func (t *turn) r8WaitOver() {
+	if t.s.Mode == Solo && t.s.waitOver(t.in.Now) {
+		t.report(ReportPeerWaitOver)
+	}
+}
+
+// r10Fence: R10. Fencing gates takeover only: authority came first (mutant M12).
+func (t *turn) r10Fence() {
+	s := &t.s
+	solo := s.Mode == Solo || mutant("M12") && s.Mode == Frozen
+	if !solo || s.Session != 0 || s.Fence != 0 || s.Rec.Fenced == s.Rec.Ep || !t.somethingToTake() {
+		return
+	}
+	s.Fence = t.in.Fresh
+	t.do(Fence{Attempt: s.Fence, Epoch: s.Rec.Ep})
+	t.report(ReportFencing)
+}
+
+// r10Result ends the attempt. Unknown and refused are not evidence (mutant M6): R8 then goes by W0.
+func (t *turn) r10Result(f FenceResult) {
+	s := &t.s
+	if s.Fence == 0 || f.Attempt != s.Fence || s.Mode != Solo {
+		return
+	}
+	s.Fence = 0
+	if f.Verdict != Confirmed && !mutant("M6") {
+		if f.Verdict == Refused {
+			t.report(ReportFenceRefused)
+		} else {
+			t.report(ReportFenceUnknown)
+		}
+		t.arm(TimerFence, t.in.Now+s.Cfg.FenceAgain)
+		return
+	}
+	r := s.Rec
+	r.Fenced = r.Ep
+	t.persist(r)
+	t.report(ReportFenceConfirmed)
+	t.arm(TimerPowerOn, t.in.Now+s.Cfg.PowerOnWait)
+}
+
+// r10bPowerOn: R10b. The peer boots without authority and joins, so this is safe at any time. The wait leaves
+// time for takeover; what nobody wants to run must not keep the peer off. A peer that is already on is left as it is.
+func (t *turn) r10bPowerOn() {
+	s := &t.s
+	if s.Mode != Solo || s.Session != 0 || s.Rec.Fenced != s.Rec.Ep {
+		return
+	}
+	if first := s.PowerOns[0]; first != 0 && t.in.Now < first+PowerOnWindow {
+		t.report(ReportPowerOnLimit)
+		t.arm(TimerPowerOn, first+PowerOnWindow)
+		return
+	}
+	copy(s.PowerOns[:], s.PowerOns[1:])
+	s.PowerOns[MaxPowerOns-1] = t.in.Now
+	t.do(PowerOnPeer{})
+	t.report(ReportPowerOn)
+}
+
+// r10bPowered: the next try comes after a whole boot, or at once when no path could switch it on.
+func (t *turn) r10bPowered(ok bool) {
+	s := &t.s
+	if s.Mode != Solo || s.Session != 0 {
+		return
+	}
+	wait := 6 * s.Cfg.BootWait
+	if !ok {
+		t.report(ReportPowerOnFailed)
+		wait = s.Cfg.PowerOnWait
+	}
+	t.arm(TimerPowerOn, t.in.Now+wait)
+}
