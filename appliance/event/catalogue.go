@@ -33,6 +33,7 @@ func (s Severity) String() string { return [...]string{"info", "warning", "criti
 type Entry struct {
 	Code     Code
 	Severity Severity
+	Title    string // heading of its page
 	What     string
 	Why      string
 	Next     string

@@ -3,8 +3,6 @@ package event
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -49,7 +47,7 @@ func (f *Fault) What() string { return f.fill(Lookup(f.Code).What) }
 func (f *Fault) Why() string {
 	why := f.fill(Lookup(f.Code).Why)
 	if f.Cause != nil {
-		why += " (" + f.Cause.Error() + ")"
+		why += " (" + strings.ReplaceAll(f.Cause.Error(), "\n", "; ") + ")"
 	}
 	return why
 }
@@ -60,11 +58,13 @@ func (f *Fault) Next() string { return f.fill(Lookup(f.Code).Next) }
 // Command is the next step as a command, or empty.
 func (f *Fault) Command() string { return f.fill(Lookup(f.Code).Command) }
 
+// fill puts the values in, in one pass: a value may contain braces.
 func (f *Fault) fill(text string) string {
-	for _, name := range slices.Sorted(maps.Keys(f.Args)) {
-		text = strings.ReplaceAll(text, "{"+name+"}", f.Args[name])
+	pairs := make([]string, 0, 2*len(f.Args))
+	for name, value := range f.Args {
+		pairs = append(pairs, "{"+name+"}", value)
 	}
-	return text
+	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 // As finds the fault in err's chain; any other error becomes SYS-9000, so that nothing reaches a person without a code.
@@ -74,4 +74,12 @@ func As(err error) *Fault {
 		return f
 	}
 	return New(Internal, "error", err.Error()).Because(err)
+}
+
+// CodeOf is the code of err's fault; empty for no error.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	return As(err).Code
 }

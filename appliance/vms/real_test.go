@@ -173,7 +173,7 @@ func TestInsideNode(t *testing.T) {
 	step("libvirtd is warm")
 
 	m.Permit(7, []string{vm.ID})
-	if err := m.Start(t.Context(), vm, 7); event.As(err).Code != event.VMStartFailed {
+	if err := m.Start(t.Context(), vm, 7); event.CodeOf(err) != event.VMStartFailed {
 		t.Fatalf("started without its disk: %v", err)
 	}
 	step("no disk: refused")
@@ -187,7 +187,7 @@ func TestInsideNode(t *testing.T) {
 		t.Fatalf("created, but %s", s)
 	}
 	m.Forbid()
-	if err := m.Resume(t.Context(), vm, 7); event.As(err).Code != event.VMNotAllowed {
+	if err := m.Resume(t.Context(), vm, 7); event.CodeOf(err) != event.VMNotAllowed {
 		t.Fatalf("released with a closed gate: %v", err)
 	}
 	awaitRunning(t, m, 0)
@@ -229,7 +229,7 @@ func TestInsideNode(t *testing.T) {
 	}
 	m.cfg.QueryTimeout = 100 * time.Millisecond
 	seen, err := m.List(t.Context())
-	if event.As(err).Code != event.LibvirtDown || len(seen) != 1 || seen[0].State != Unclear {
+	if event.CodeOf(err) != event.LibvirtDown || len(seen) != 1 || seen[0].State != Unclear {
 		t.Fatalf("%v %v", seen, err)
 	}
 	killing := time.Now()
@@ -253,7 +253,7 @@ func TestInsideNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = daemonOfVirt.Wait()
-	if _, err := m.List(t.Context()); event.As(err).Code != event.LibvirtDown {
+	if _, err := m.List(t.Context()); event.CodeOf(err) != event.LibvirtDown {
 		t.Fatalf("%v", err)
 	}
 	awaitRunning(t, m, 1)

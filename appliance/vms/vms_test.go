@@ -241,7 +241,7 @@ func TestSilentLibvirt(t *testing.T) {
 	m.cfg.QueryTimeout = 50 * time.Millisecond
 	begin := time.Now()
 	seen, err := m.List(t.Context())
-	if f := event.As(err); f.Code != event.LibvirtDown || len(seen) != 0 {
+	if event.CodeOf(err) != event.LibvirtDown || len(seen) != 0 {
 		t.Fatalf("%v %v", seen, err)
 	}
 	if took := time.Since(begin); took > 2*time.Second {
@@ -268,7 +268,7 @@ func TestBrokenLibvirt(t *testing.T) {
 			_, _ = io.WriteString(conn, reply)
 			_ = conn.Close()
 		}()
-		if _, err := m.List(t.Context()); event.As(err).Code != event.LibvirtDown {
+		if _, err := m.List(t.Context()); event.CodeOf(err) != event.LibvirtDown {
 			t.Errorf("%q: %v", reply, err)
 		}
 		_ = l.Close()
@@ -280,7 +280,7 @@ func TestStartNeedsTheGate(t *testing.T) {
 	m := testManager(t)
 	for _, open := range []func(){func() {}, func() { m.Permit(4, []string{counter().ID}) }, func() { m.Permit(5, []string{"x"}) }, func() { m.Permit(0, []string{counter().ID}) }} {
 		open()
-		if err := m.Start(context.Background(), counter(), 5); event.As(err).Code != event.VMNotAllowed {
+		if err := m.Start(context.Background(), counter(), 5); event.CodeOf(err) != event.VMNotAllowed {
 			t.Errorf("got %v", err)
 		}
 	}
