@@ -1,0 +1,443 @@
+package pair
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"duet/appliance/internal/boottime"
+	"duet/appliance/membership"
+	"duet/appliance/pair/peerlink"
+	"duet/appliance/pair/recordfile"
+	"duet/replication/control"
+	"duet/witness/wire"
+)
+
+// Times of the driver itself. Those of the protocol are in Durations.
+const (
+	heartbeat     = 250 * time.Millisecond // protocol.md 5.3, on every path
+	wantAgain     = 500 * time.Millisecond // a start that was not possible is asked for again
+	stopLimit     = time.Second            // protocol.md 5.1: killed and reaped
+	laneBegin     = 3 * time.Second        // two daemons on two nodes find each other after a new grant
+	laneLost      = 1500 * time.Millisecond
+	inputQueue    = 256 // what other goroutines report; a full queue makes them wait
+	grantsPerStep = 16  // what a process that dies may have granted after its last snapshot
+	drainMax      = 64  // inputs taken before an overdue timer, so that news is heard before a verdict
+)
+
+// Durations is the table of protocol.md section 5.3.
+func Durations(self membership.Node) membership.Config {
+	ns := func(d time.Duration) membership.Boottime { return membership.Boottime(d) }
+	return membership.Config{
+		Self:        self,
+		Lease:       ns(4 * time.Second),        // rides out a 2 s stall
+		PeerWait:    ns(6 * time.Second),        // W0 ≥ L(1+2·rho) + kill time + margin
+		Bias:        ns(time.Second),            // the pair owner asks first
+		BootWait:    ns(15 * time.Second),       // both nodes boot after a common power cut
+		AskAgain:    ns(2 * time.Second),        // round trips of 5 s, 30 % loss
+		FenceAgain:  ns(2 * time.Second),        // a run ends within 10 s by itself
+		PowerOnWait: ns(10 * time.Second),       // takeover first
+		CommitAgain: ns(500 * time.Millisecond), // two heartbeats
+	}
+}
+
+// Workloads is what runs on this node. Stop and StopAll return nil only when everything they name is gone.
+type Workloads interface {
+	Permit(epoch membership.Epoch, rs membership.Resources) // after the grant is confirmed; replaces the last
+	Start(r membership.ResourceID, epoch membership.Epoch)  // begins, returns at once
+	Stop(ctx context.Context, rs membership.Resources) error
+	StopAll(ctx context.Context) error
+	Idle() bool                      // nothing runs here, as seen, not as believed
+	Wanted() []membership.ResourceID // desired and not running; the core decides whether it may
+}
+
+// Fencer turns the peer off and on. Both calls may take seconds.
+type Fencer interface {
+	Fence(ctx context.Context, attempt uint64, epoch membership.Epoch) (membership.Verdict, string)
+	PowerOn(ctx context.Context) error
+}
+
+// Witness is the third vote. Do ends with its context.
+type Witness interface {
+	Do(ctx context.Context, r wire.Request) (wire.Reply, error)
+}
+
+// Site is what the driver must know of the site document; the composition root keeps it.
+type Site struct {
+	Mirror  control.Config
+	Volumes []SiteVolume
+	Pin     peerlink.Pin
+	Fencer  Fencer  // nil: no path
+	Witness Witness // nil: none
+}
+
+// SiteVolume ties a volume to its slot and to the resource that owns it.
+type SiteVolume struct {
+	Slot     membership.VolumeSlot
+	ID       string
+	Resource membership.ResourceID
+}
+
+// Hooks connect the driver to the composition root. They are called on the driver's goroutine and must be quick.
+type Hooks struct {
+	// Adopt judges a PREPARE that would found this fresh node: the document must be here, durable, and fit. An error
+	// drops the message.
+	Adopt func(p membership.Prepare, peerKey ed25519.PublicKey) error
+	// Belongs is called before the effects of a step that changed the record's site: to the site of a founding, or back
+	// to none. It returns what holds from now on.
+	Belongs func(rec membership.Record) (Site, error)
+	// Began: a session began. Told: a message of the peer's composition root came.
+	Began func(session membership.Session, peerFresh bool)
+	Told  func(kind byte, body []byte)
+	// Reported is every report of the core, in order. Refused: somebody was turned away by the link.
+	Reported    func(membership.ReportCode)
+	Refused     func(why string)
+	MirrorFault func(control.Fault)
+	// Reset makes this node go down hard; it does not return to a working node.
+	Reset func(why string)
+}
+
+// Config is everything a driver needs.
+type Config struct {
+	Timing       membership.Config
+	Link         peerlink.Config // Pin and Resume are filled in by New
+	BootID       string
+	RunDir       string
+	Records      *recordfile.File
+	MirrorSocket string
+	Watchdog     string // device; empty: none
+	Workloads    Workloads
+	Hooks        Hooks
+	Log          *slog.Logger
+}
+
+// ErrHalted: the record could not be written. Nothing is served by this node until a person has looked.
+var ErrHalted = errors.New("the membership record could not be written: this node has stopped serving")
+
+// Driver drives one node's membership.
+type Driver struct {
+	cfg    Config
+	log    *slog.Logger
+	lock   *os.File
+	link   *peerlink.Link
+	mirror *mirrord
+	guard  *leaseGuard
+	pets   *pets
+	dog    *watchdog
+
+	inputs   chan input
+	mirrorUp chan bool
+
+	// Owned by the loop.
+	state    membership.State
+	site     Site
+	resume   peerlink.Resume
+	peerKey  ed25519.PublicKey
+	timers   [membership.TimerCount]membership.Boottime
+	wantAt   membership.Boottime
+	beatAt   membership.Boottime
+	lane     lane
+	laneSeen control.LinkEvent // the last one, whatever it belongs to
+	asks     asks
+	resumed  bool
+	number   uint64 // of the input, for the flight record
+
+	view  atomic.Pointer[View]
+	trail trail
+	wg    sync.WaitGroup
+	ctx   context.Context // of Run
+	done  chan struct{}   // closed when Run ends
+}
+
+// input is an event for the core, or a function for the loop.
+type input struct {
+	event membership.Event
+	do    func()
+}
+
+// lane is the data lane of a session, as far as the rule of 5.3 needs it.
+type lane struct {
+	session membership.Session
+	up      bool
+	by      membership.Boottime // when its absence ends the session
+	path    string
+}
+
+// New opens what a driver needs; nothing is decided yet.
+func New(cfg Config) (*Driver, error) {
+	d := &Driver{
+		cfg: cfg, log: cfg.Log, inputs: make(chan input, inputQueue), mirrorUp: make(chan bool, 1),
+		pets: &pets{}, done: make(chan struct{}),
+	}
+	var err error
+	if d.lock, err = lock(cfg.RunDir); err != nil {
+		return nil, err
+	}
+	seq, payload := cfg.Records.Record()
+	var rec membership.Record
+	if seq != 0 {
+		if rec, err = membership.ParseRecord(payload); err != nil {
+			return nil, errors.Join(fmt.Errorf("membership record: %w", err), d.lock.Close())
+		}
+	}
+	snap, valid, err := readSnapshot(cfg.RunDir, cfg.BootID, rec.Seq)
+	if err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	d.mirror = newMirrord(cfg.MirrorSocket, cfg.BootID, cfg.Log)
+	d.mirror.seq = uint64(boottime.Now()) //nolint:gosec // positive
+	d.state = membership.State{Cfg: cfg.Timing, Rec: rec}
+	if valid {
+		d.resumed = true
+		d.state, d.resume = snap.State, snap.Link
+		d.state.Cfg = cfg.Timing
+		d.mirror.seq = max(d.mirror.seq, snap.GrantSequence)
+	}
+	cfg.Link.Resume = d.resume
+	d.link = peerlink.New(cfg.Link)
+	d.publish()
+	return d, nil
+}
+
+// Record is the record that the driver starts from.
+func (d *Driver) Record() membership.Record { return d.state.Rec }
+
+// Run drives until ctx ends or the node must stop serving. site is what the record's document says; zero on a fresh node.
+func (d *Driver) Run(ctx context.Context, site Site) (err error) {
+	defer d.lock.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer d.wg.Wait()
+	defer close(d.done)
+	defer cancel()
+	d.ctx, d.site = ctx, site
+	d.link.SetPin(site.Pin)
+	if err := d.open(); err != nil {
+		return err
+	}
+	defer d.close()
+	if err := d.awaitMirror(ctx); err != nil {
+		return err
+	}
+	if err := d.begin(); err != nil {
+		return d.stopServing(err)
+	}
+	d.wg.Go(func() { _ = d.link.Run(ctx) })
+	if err := d.loop(ctx); err != nil {
+		return d.stopServing(err)
+	}
+	return ctx.Err()
+}
+
+func (d *Driver) open() error {
+	var err error
+	if d.guard, err = newLeaseGuard(d.leaseEnded); err != nil {
+		return err
+	}
+	d.pets.idle = d.nothingRuns
+	if d.cfg.Watchdog != "" {
+		if d.dog, err = openWatchdog(d.cfg.Watchdog, d.pets, boottime.Now, d.log); err != nil {
+			d.log.Error("watchdog is off", "code", "SYS-9008", "error", err.Error())
+			d.trail.note("watchdog-off", err.Error())
+		}
+	}
+	d.mirror.tell = d.mirrorSaid
+	d.mirror.state = func(up bool) {
+		if d.post(input{do: func() { d.mirrorIs(up) }}); up {
+			select {
+			case d.mirrorUp <- true:
+			default:
+			}
+		}
+	}
+	if d.site.Mirror.Site != "" {
+		d.mirror.config = &d.site.Mirror
+	}
+	d.wg.Go(func() { d.mirror.run(d.ctx) })
+	return nil
+}
+
+func (d *Driver) close() {
+	d.guard.stop()
+	if d.dog != nil {
+		d.dog.stop()
+	}
+}
+
+// awaitMirror: at the start a duet-mirrord of before may still serve under the grant of an earlier duetd. Nothing is
+// decided before it can be told, however long that takes; by itself it holds at its deadline.
+func (d *Driver) awaitMirror(ctx context.Context) error {
+	for {
+		select {
+		case <-d.mirrorUp:
+			return nil
+		case in := <-d.inputs:
+			if in.do != nil {
+				in.do()
+			}
+		case <-time.After(5 * time.Second):
+			d.log.Warn("waiting for duet-mirrord", "socket", d.cfg.MirrorSocket)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// begin is the first input: Resume with a valid snapshot, else Boot.
+func (d *Driver) begin() error {
+	if d.resumed {
+		d.log.Info("going on from the snapshot", "mode", d.state.Mode.String(), "epoch", d.state.Rec.Ep)
+		return d.step(membership.Resume{})
+	}
+	return d.step(membership.Boot{Record: d.state.Rec})
+}
+
+func (d *Driver) loop(ctx context.Context) error {
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-d.link.Events():
+			err = d.linkSaid(e)
+		case why := <-d.link.Refusals():
+			d.log.Warn("connection refused", "why", why)
+			d.cfg.Hooks.Refused(why)
+		case in := <-d.inputs:
+			err = d.take(in)
+		case <-tick.C:
+			err = d.due()
+		}
+		if err != nil {
+			return err
+		}
+		tick.Reset(d.untilNext())
+	}
+}
+
+func (d *Driver) take(in input) error {
+	if in.do != nil {
+		in.do()
+		return nil
+	}
+	return d.step(in.event)
+}
+
+// post hands an input to the loop; it waits while the queue is full.
+func (d *Driver) post(in input) {
+	select {
+	case d.inputs <- in:
+	case <-d.done:
+	}
+}
+
+func (d *Driver) postEvent(e membership.Event) { d.post(input{event: e}) }
+
+// step is the whole of an input.
+func (d *Driver) step(e membership.Event) error {
+	in := membership.Input{Now: d.now(), Fresh: fresh(), Event: e}
+	before := d.state
+	after, effects := membership.Step(before, in)
+	d.number++
+	d.trace(in, effects)
+	if err := errors.Join(membership.CheckStep(before, after, in, effects), membership.CheckState(after)); err != nil {
+		return fmt.Errorf("input %d: %w", d.number, err)
+	}
+	d.state = after
+	if before != after || len(effects) > 0 {
+		if err := d.saveSnapshot(); err != nil {
+			return err
+		}
+	}
+	if before.Rec.Site != after.Rec.Site {
+		if err := d.belong(); err != nil {
+			return err
+		}
+	}
+	for i, eff := range effects {
+		if err := d.perform(eff); err != nil {
+			return fmt.Errorf("input %d, effect %d (%T): %w", d.number, i, eff, err)
+		}
+	}
+	d.afterStep(before, after)
+	return nil
+}
+
+func (d *Driver) saveSnapshot() error {
+	d.mirror.mu.Lock()
+	granted := d.mirror.seq
+	d.mirror.mu.Unlock()
+	link := d.resume
+	if link.Session != uint64(d.state.Session) {
+		link = peerlink.Resume{} // the core has dropped it, or has not heard of it yet
+	}
+	return writeSnapshot(d.cfg.RunDir, snapshot{
+		BootID: d.cfg.BootID, Seq: d.state.Rec.Seq, State: d.state, Link: link, GrantSequence: granted + grantsPerStep,
+	})
+}
+
+// belong follows the record into a site, or out of one that was never founded.
+func (d *Driver) belong() error {
+	site, err := d.cfg.Hooks.Belongs(d.state.Rec)
+	if err != nil {
+		return fmt.Errorf("site document: %w", err)
+	}
+	d.site = site
+	d.link.SetPin(site.Pin)
+	var cfg *control.Config
+	if site.Mirror.Site != "" {
+		cfg = &site.Mirror
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, confirmTimeout)
+	defer cancel()
+	if err := d.mirror.configure(ctx, cfg); err != nil {
+		d.log.Error("duet-mirrord does not take its configuration", "error", err.Error())
+	}
+	return nil
+}
+
+// afterStep notices what a step changed that is not an effect.
+func (d *Driver) afterStep(before, after membership.State) {
+	d.pets.solo.Store(after.Mode == membership.Solo)
+	if before.Mode != after.Mode {
+		d.log.Info("mode", "from", before.Mode.String(), "to", after.Mode.String(), "epoch", after.Rec.Ep,
+			"members", after.Rec.Members.String())
+		d.trail.note("mode "+after.Mode.String(), fmt.Sprintf("epoch %d, members %v", after.Rec.Ep, after.Rec.Members))
+	}
+	if before.Mode != after.Mode || before.Committed() != after.Committed() || before.Rec.Fenced != after.Rec.Fenced {
+		d.wantAt = 0
+	}
+	if after.Session == 0 {
+		d.lane = lane{}
+	}
+	d.publish()
+}
+
+// nothingRuns is asked by the watchdog's thread.
+func (d *Driver) nothingRuns() bool {
+	return boottime.Now() >= d.pets.grantedTo.Load() && d.cfg.Workloads.Idle()
+}
+
+func (d *Driver) now() membership.Boottime { return membership.Boottime(boottime.Now()) }
+
+// fresh is a nonce that was never used: 64 random bits.
+func fresh() membership.Nonce {
+	var b [8]byte
+	for {
+		if _, err := rand.Read(b[:]); err != nil {
+			panic(err) // cannot happen since Go 1.24; a node without randomness must not vote
+		}
+		if n := binary.LittleEndian.Uint64(b[:]); n != 0 {
+			return membership.Nonce(n)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package pair
+
+import (
+	"fmt"
+
+	"duet/appliance/membership"
+	"duet/appliance/pair/peerlink"
+	"duet/replication/control"
+)
+
+// The first byte of a session message.
+const (
+	kindCore byte = 1 // a membership.Message
+	kindApp  byte = 2 // the composition root's; its own kind byte follows
+)
+
+// linkSaid turns what the link reports into inputs.
+func (d *Driver) linkSaid(e peerlink.Event) error {
+	switch e.Kind {
+	case peerlink.Began:
+		d.resume = peerlink.Resume{Session: e.Session, PeerIncarnation: e.PeerIncarnation}
+		d.peerKey = e.PeerKey
+		d.log.Info("session began", "session", fmt.Sprintf("%016x", e.Session))
+		if err := d.step(membership.Connected{Session: membership.Session(e.Session)}); err != nil {
+			return err
+		}
+		d.cfg.Hooks.Began(membership.Session(e.Session), e.PeerFresh)
+	case peerlink.Lost:
+		d.resume = peerlink.Resume{}
+		d.log.Warn("peer lost", "session", fmt.Sprintf("%016x", e.Session), "why", e.Why)
+		d.trail.note("peer-lost", e.Why)
+		return d.step(membership.PeerLost{Session: membership.Session(e.Session)})
+	case peerlink.Message:
+		return d.message(e)
+	case peerlink.Loose:
+		return d.coreMessage(membership.Session(e.Session), e.Body)
+	}
+	return nil
+}
+
+// message takes a reliable message and acknowledges it when the snapshot says that it was taken.
+func (d *Driver) message(e peerlink.Event) error {
+	d.resume.PeerIncarnation, d.resume.Consumed = e.PeerIncarnation, e.Sequence
+	session := membership.Session(e.Session)
+	if len(e.Body) > 1 && e.Body[0] == kindApp {
+		if session == d.state.Session {
+			d.cfg.Hooks.Told(e.Body[1], e.Body[2:])
+		}
+	} else if err := d.coreMessage(session, e.Body); err != nil {
+		return err
+	}
+	if err := d.saveSnapshot(); err != nil {
+		return err
+	}
+	d.link.Consume(e.Session, e.PeerIncarnation, e.Sequence)
+	return nil
+}
+
+func (d *Driver) coreMessage(session membership.Session, body []byte) error {
+	if len(body) == 0 || body[0] != kindCore {
+		d.log.Warn("message of an unknown kind from the peer", "bytes", len(body))
+		return nil
+	}
+	m, err := membership.ParseMessage(body[1:])
+	if err != nil {
+		d.log.Error("malformed message from the peer", "error", err.Error())
+		return nil
+	}
+	switch m := m.(type) {
+	case membership.Prepare:
+		if d.state.Fresh() && session == d.state.Session {
+			if err := d.cfg.Hooks.Adopt(m, d.peerKey); err != nil {
+				d.log.Error("founding refused", "error", err.Error())
+				d.trail.note("founding-refused", err.Error())
+				return nil
+			}
+		}
+	case membership.BeatAck:
+		d.noteAck(m)
+	}
+	return d.step(membership.Received{Session: session, Message: m})
+}
+
+// noteAck feeds the watchdog: only an acknowledgement that is fresh now allows a pet (hardware.md section 7).
+func (d *Driver) noteAck(a membership.BeatAck) {
+	now := d.now()
+	for _, b := range d.state.Beats {
+		if b.Nonce != 0 && b.Nonce == a.Nonce && now-b.Sent <= membership.Boottime(ackFresh) {
+			d.pets.fresh.Store(int64(now))
+		}
+	}
+}
+
+// mirrorSaid runs on the mirror's goroutine.
+func (d *Driver) mirrorSaid(e control.Event) {
+	switch {
+	case e.Link != nil:
+		d.post(input{do: func() { d.laneIs(*e.Link) }})
+	case e.CopyDone != nil:
+		d.postEvent(membership.CopyDone{Session: membership.Session(e.CopyDone.Session), Digest: e.CopyDone.Digest})
+	case e.CopyFailed != nil:
+		d.log.Warn("copy failed", "why", e.CopyFailed.Reason)
+		d.postEvent(membership.CopyFailed{Session: membership.Session(e.CopyFailed.Session)})
+	case e.Fault != nil:
+		d.cfg.Hooks.MirrorFault(*e.Fault)
+	}
+}
+
+func (d *Driver) laneIs(l control.LinkEvent) {
+	d.laneSeen = l
+	if membership.Session(l.Session) != d.lane.session || d.lane.session == 0 {
+		return
+	}
+	d.log.Info("data lane", "up", l.Up, "path", l.Path)
+	if d.lane.up && !l.Up {
+		d.lane.by = d.now() + membership.Boottime(laneLost)
+	}
+	d.lane.up, d.lane.path = l.Up, l.Path
+}
+
+// mirrorIs: without duet-mirrord there is no lane, and a copy has ended.
+func (d *Driver) mirrorIs(up bool) {
+	if up {
+		return
+	}
+	d.laneSeen = control.LinkEvent{}
+	if d.lane.up {
+		d.lane.up, d.lane.path = false, ""
+		d.lane.by = d.now() + membership.Boottime(laneLost)
+	}
+	if s := d.state.Session; s != 0 {
+		d.postLater(membership.CopyFailed{Session: s})
+	}
+}
+
+func (d *Driver) report(c membership.ReportCode) {
+	d.log.Info("report", "what", c.String(), "mode", d.state.Mode.String(), "epoch", d.state.Rec.Ep)
+	d.trail.note(c.String(), "")
+	d.cfg.Hooks.Reported(c)
+}
