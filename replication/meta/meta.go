@@ -1,60 +1,224 @@
 package meta
 
-import "duet/replication/block"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 
-// Geometry of a leg; fixed for format major 1.
-const (
-	BlockBytes      = 4096
-	BlocksPerExtent = 1024
-	ExtentBytes     = BlockBytes * BlocksPerExtent
-	ExtentsPerGroup = 28
+	"duet/replication/block"
 )
 
-// Meta is an open meta object of a leg.
-type Meta struct{}
+// Reasons for which a leg is refused; test with errors.Is.
+var (
+	ErrUnformatted    = errors.New("no superblock was ever written")
+	ErrForeign        = errors.New("not a leg of duet")
+	ErrNoSuperblock   = errors.New("no valid superblock") // the leg has failed; it is rebuilt from the other
+	ErrNewerFormat    = errors.New("format of another release")
+	ErrUnknownFeature = errors.New("feature of another release")
+	ErrSize           = errors.New("meta object too small")
+	ErrFormatted      = errors.New("already holds a superblock") // Format
+	ErrReadOnly       = errors.New("leg is read-only: feature of another release")
+)
 
-// SizeFor is the size in bytes of the meta object of a volume.
-func SizeFor(volumeBytes int64) int64 { panic("unfinished") }
+// Meta is the open meta object of a leg. All methods may be called at the same time.
+type Meta struct {
+	dev      block.Device
+	unclean  bool
+	readOnly bool
+	badPages int
 
-// Format writes an empty meta for s.VolumeBytes; every layout field, the sequence and the leg id (if zero) are
-// filled in. A device that already holds a superblock is refused.
-func Format(dev block.Device, s Superblock) error { panic("unfinished") }
+	changing sync.Mutex
+	super    atomic.Pointer[Superblock] // as durable; never modified in place
 
-// Open reads the superblock and the map pages.
-func Open(dev block.Device) (*Meta, error) { panic("unfinished") }
+	dirty   *Bitmap
+	storing sync.Mutex
+	pages   []page // by group; under storing
+
+	acks acked
+}
+
+// Format writes an empty meta for s.VolumeBytes: all zero, map pages that say "nothing dirty, all sums unknown",
+// and, last, the superblock. Layout, features, sequence, a leg id and the state New are filled in where they are
+// zero. The ids, node and VolumeBytes are the caller's. A device that holds a superblock is refused.
+func Format(dev block.Device, s Superblock) error {
+	if err := s.fill(); err != nil {
+		return fmt.Errorf("superblock: %w", err)
+	}
+	if need := SizeFor(int64(s.MetaBytes)); dev.Size() < need {
+		return fmt.Errorf("%w: %d bytes, needs %d", ErrSize, dev.Size(), need)
+	}
+	if newest, _ := readSlots(dev); newest != nil {
+		return ErrFormatted
+	}
+	if err := dev.Zero(0, dev.Size(), block.Cached); err != nil {
+		return err
+	}
+	buf := block.Get(BlockBytes)
+	defer block.Put(buf)
+	for g := range int64(s.Groups) {
+		p := freshPage(&s, g)
+		p.encode(buf, s.Leg, g, make([]uint64, wordsPerGroup))
+		if err := dev.WriteAt(buf, mapPageOffset(g), block.Cached); err != nil {
+			return err
+		}
+	}
+	if err := dev.Sync(); err != nil {
+		return err
+	}
+	return writeSlot(dev, &s)
+}
+
+// Open reads the superblock and the map pages. The device belongs to Meta only when there is no error.
+func Open(dev block.Device) (*Meta, error) {
+	s, err := readSlots(dev)
+	if err != nil {
+		return nil, err
+	}
+	if err := usable(s, dev.Size()); err != nil {
+		return nil, err
+	}
+	m := &Meta{
+		dev:      dev,
+		unclean:  s.Flags&FlagOpen != 0,
+		readOnly: s.ReadOnlyCompatible&^knownReadOnlyCompatible != 0,
+		dirty:    NewBitmap(int64(s.VolumeBytes / BlockBytes)),
+		pages:    make([]page, groupsFor(int64(s.VolumeBytes))),
+	}
+	m.super.Store(s)
+	m.loadPages(s)
+	return m, nil
+}
 
 // Super is a copy of the superblock as it is durable.
-func (m *Meta) Super() Superblock { panic("unfinished") }
+func (m *Meta) Super() Superblock { return m.super.Load().clone() }
 
-// Unclean says that the leg was found with FlagOpen set: every extent may differ from the other leg's.
-func (m *Meta) Unclean() bool { panic("unfinished") }
+// Unclean says that the leg was found with FlagOpen set: with no activity log, every extent may differ.
+func (m *Meta) Unclean() bool { return m.unclean }
 
-// BadPages is how many map pages were unreadable at Open; their extents count as all dirty.
-func (m *Meta) BadPages() int { panic("unfinished") }
+// BadPages is how many map pages could not be trusted at Open; their extents are all dirty.
+func (m *Meta) BadPages() int { return m.badPages }
 
 // ReadOnly says that an unknown read-only-compatible feature forbids writing.
-func (m *Meta) ReadOnly() bool { panic("unfinished") }
-
-// Change applies f to a copy of the superblock and makes it durable in the other slot (O8). Serialised. The
-// sequence and the layout are not f's to change. After an error the old value stands and the device is dead.
-func (m *Meta) Change(f func(*Superblock)) error { panic("unfinished") }
+func (m *Meta) ReadOnly() bool { return m.readOnly }
 
 // Dirty is the map in RAM: blocks that the other leg does not certainly hold.
-func (m *Meta) Dirty() *Bitmap { panic("unfinished") }
+func (m *Meta) Dirty() *Bitmap { return m.dirty }
 
-// StoreDirty makes the map pages of these extents durable as they are in RAM now; without extents, every page
-// that changed since it was last stored.
-func (m *Meta) StoreDirty(extents ...int64) error { panic("unfinished") }
+// Close closes the device. It does not clear FlagOpen: a clean close is the engine's decision (O4).
+func (m *Meta) Close() error { return m.dev.Close() }
 
-// Acked clears blocks in RAM that the other leg reported written; StoreDirty goes on writing them as dirty
-// until Covered (O6).
-func (m *Meta) Acked(from, n int64) { panic("unfinished") }
+// Change applies f to a copy of the superblock and makes it durable in the other slot (O8). Changes are
+// serialised. Texts and history that are too long are cut; a change of a fixed field (ids of site, volume and
+// leg, format, layout, sequence) panics, and one that makes the superblock invalid is refused. After any error
+// Super is what it was; after an error of the device that device is dead.
+func (m *Meta) Change(f func(*Superblock)) error {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	if m.readOnly {
+		return ErrReadOnly
+	}
+	old := m.super.Load()
+	next := old.clone()
+	f(&next)
+	next.trim()
+	if a, b := next.fixed(), old.fixed(); a != b {
+		panic(fmt.Sprintf("meta.Change of a fixed field: %+v, was %+v", a, b))
+	}
+	next.Sequence++
+	if err := next.check(); err != nil {
+		return fmt.Errorf("superblock: %w", err)
+	}
+	if err := writeSlot(m.dev, &next); err != nil {
+		return fmt.Errorf("superblock %d of leg %s: %w", next.Sequence, next.Leg, err)
+	}
+	m.super.Store(&next)
+	return nil
+}
 
-// Mark names the Acked calls made so far; take it before asking the other leg for a sync.
-func (m *Meta) Mark() uint64 { panic("unfinished") }
+// writeSlot makes s durable in the slot of its sequence.
+func writeSlot(dev block.Device, s *Superblock) error {
+	buf := block.Get(BlockBytes)
+	defer block.Put(buf)
+	copy(buf, encode(s))
+	return dev.WriteAt(buf, slotOffset(s.Sequence), block.Durable)
+}
 
-// Covered says that the other leg reported a sync asked for after Mark.
-func (m *Meta) Covered(mark uint64) { panic("unfinished") }
+// readSlots returns the valid superblock with the higher sequence, or why there is none.
+func readSlots(dev block.Device) (*Superblock, error) {
+	buf := block.Get(BlockBytes)
+	defer block.Put(buf)
+	var newest *Superblock
+	var bad [2]error
+	for slot := range 2 {
+		if err := dev.ReadAt(buf, int64(slot)*slotDistance); err != nil {
+			bad[slot] = &slotError{ErrNoSuperblock, err.Error()}
+			continue
+		}
+		s, err := decode(buf, slot)
+		if err != nil {
+			bad[slot] = err
+		} else if newest == nil || s.Sequence > newest.Sequence {
+			newest = s
+		}
+	}
+	if newest != nil {
+		return newest, nil
+	}
+	// A slot that was ours and is damaged says more than an empty or foreign one.
+	for _, kind := range []error{ErrNoSuperblock, ErrForeign} {
+		if errors.Is(bad[0], kind) || errors.Is(bad[1], kind) {
+			return nil, fmt.Errorf("%w: slot A: %s; slot B: %s", kind, bad[0], bad[1])
+		}
+	}
+	return nil, ErrUnformatted
+}
 
-// Close closes the device. It does not clear FlagOpen: a clean close is the owner's decision (O4).
-func (m *Meta) Close() error { panic("unfinished") }
+// fixedFields are those that never change after Format (growing a leg has its own way, not in this release).
+type fixedFields struct {
+	major, minor             uint16
+	sequence                 uint64
+	incompatible, readOnly   uint32
+	site, volume, leg        ID
+	node                     uint8
+	block, extent, group     uint32
+	volumeBytes, metaBytes   uint64
+	logOffset, logFirst      uint64
+	logBlocks, logSlots      uint32
+	groupsOffset, groupCount uint64
+}
+
+func (s *Superblock) fixed() fixedFields {
+	return fixedFields{
+		s.FormatMajor, s.FormatMinor, s.Sequence, s.Incompatible, s.ReadOnlyCompatible,
+		s.Site, s.Volume, s.Leg, s.Node, s.BlockBytes, s.BlocksPerExtent, s.ExtentsPerGroup,
+		s.VolumeBytes, s.MetaBytes, s.LogOffset, s.LogFirst, s.LogBlocks, s.LogSlots, s.GroupsOffset, s.Groups,
+	}
+}
+
+func (s *Superblock) clone() Superblock {
+	c := *s
+	c.History = slices.Clone(s.History)
+	return c
+}
+
+// trim cuts what is for people, and the oldest history, to the room they have.
+func (s *Superblock) trim() {
+	s.History = s.History[:min(len(s.History), HistoryMax)]
+	s.Software = cut(s.Software, softwareBytes)
+	s.ReasonText = cut(s.ReasonText, reasonBytes)
+}
+
+// Push begins a new history (O5): base becomes what was current, current becomes g, and the old current goes to
+// the front of History.
+func (s *Superblock) Push(g Generation) {
+	if s.Base.IsZero() {
+		s.Base = s.Current
+	}
+	if !s.Current.IsZero() {
+		s.History = append([]Generation{s.Current}, s.History...)
+	}
+	s.Current = g
+	s.trim()
+}

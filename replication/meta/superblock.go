@@ -1,6 +1,9 @@
 package meta
 
-import "encoding/hex"
+import (
+	"encoding/hex"
+	"fmt"
+)
 
 // ID is a site, volume, leg or boot id.
 type ID [16]byte
@@ -8,11 +11,26 @@ type ID [16]byte
 // String is 32 hex digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
+// ParseID reads 32 hex digits.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 2*len(id) {
+		return ID{}, fmt.Errorf("id %q: not 32 hex digits", s)
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return ID{}, fmt.Errorf("id %q: %w", s, err)
+	}
+	return id, nil
+}
+
 // IsZero says that no id is set.
 func (id ID) IsZero() bool { return id == ID{} }
 
 // Generation names one unbroken history of acknowledged writes.
 type Generation struct{ Epoch, Nonce uint64 }
+
+// String is epoch and nonce, both hexadecimal.
+func (g Generation) String() string { return fmt.Sprintf("%x.%016x", g.Epoch, g.Nonce) }
 
 // IsZero says that there is no generation.
 func (g Generation) IsZero() bool { return g == Generation{} }
@@ -29,6 +47,25 @@ const (
 	Failed       State = 5
 	Ejected      State = 6
 )
+
+// String is the word in status and logs.
+func (s State) String() string {
+	switch s {
+	case New:
+		return "new"
+	case UpToDate:
+		return "uptodate"
+	case Inconsistent:
+		return "inconsistent"
+	case Outdated:
+		return "outdated"
+	case Failed:
+		return "failed"
+	case Ejected:
+		return "ejected"
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
 
 // Flags of a superblock.
 const (

@@ -19,6 +19,7 @@ package crashdev
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 
@@ -36,8 +37,8 @@ type Device struct {
 
 	mu      sync.Mutex
 	seq     uint64                      // numbers writes; a sector keeps the newest
-	now     map[int64]*[block.Unit]byte // what a read sees
-	durable map[int64]*unit
+	now     map[int64]*[block.Unit]byte // what a read sees; blocks are replaced, never changed
+	durable map[int64]*unit             // likewise
 	pending []*write
 	hooks   []func(Op) error
 	dead    error
@@ -200,17 +201,17 @@ func (d *Device) settle(done []*write) error {
 // keep lets one sector of a write reach the medium, unless a newer one is there.
 func (d *Device) keep(w *write, sector int) {
 	at := w.off + int64(sector)*SectorBytes
-	u := d.durable[at/block.Unit]
-	if u == nil {
-		u = new(unit)
-		d.durable[at/block.Unit] = u
-	}
 	in := at % block.Unit / SectorBytes
-	if u.from[in] > w.seq {
-		return
+	var u unit // a copy: devices that were cut share their blocks
+	if old := d.durable[at/block.Unit]; old != nil {
+		if old.from[in] > w.seq {
+			return
+		}
+		u = *old
 	}
 	u.from[in] = w.seq
 	copy(u.bytes[in*SectorBytes:(in+1)*SectorBytes], w.data[sector*SectorBytes:])
+	d.durable[at/block.Unit] = &u
 }
 
 func (d *Device) alive() error {
@@ -267,10 +268,7 @@ func (d *Device) CutPick(pick func(Pending) bool) *Device {
 	defer d.mu.Unlock()
 	after := New(d.size)
 	after.seq = d.seq
-	for n, u := range d.durable {
-		c := *u
-		after.durable[n] = &c
-	}
+	maps.Copy(after.durable, d.durable)
 	for i, w := range d.pending {
 		for s := range len(w.data) / SectorBytes {
 			if pick(Pending{Write: i, Sector: s, Off: w.off + int64(s)*SectorBytes}) {
@@ -279,8 +277,7 @@ func (d *Device) CutPick(pick func(Pending) bool) *Device {
 		}
 	}
 	for n, u := range after.durable {
-		b := u.bytes
-		after.now[n] = &b
+		after.now[n] = &u.bytes
 	}
 	return after
 }

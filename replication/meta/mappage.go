@@ -1,0 +1,173 @@
+package meta
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"duet/replication/block"
+)
+
+const (
+	pageMagic     = "DMP1"
+	offPageCRC    = 4
+	offExtents    = 64
+	extentRecord  = 144
+	extentDirty   = BlocksPerExtent / 8
+	wordsPerGroup = blocksPerGroup / 64
+
+	// sumsUnknown is the flag of an extent's record: no sum of its sum page counts.
+	sumsUnknown = 1
+)
+
+// zeroSum is the CRC32C of 4096 zero bytes: of a zero block, and of a sum page that knows nothing.
+const zeroSum = 0x98F94189
+
+// page is a map page in RAM, without the dirty bits, which live in the Bitmap.
+type page struct {
+	sequence uint64
+	epoch    uint64
+	sums     [ExtentsPerGroup]sumRecord // kept as read: a leg may come from a release that filled them
+}
+
+// sumRecord is what a map page says about an extent's sum page.
+type sumRecord struct {
+	crc   uint32
+	flags uint32 // low 8 bits flags, high 24 the last scrub pass
+	leaf  uint64 // first 8 bytes of the leaf digest, 0 = none
+}
+
+func freshPage(s *Superblock, group int64) page {
+	p := page{sequence: 1, epoch: s.GrantEpoch}
+	for i := range p.sums {
+		p.sums[i] = sumRecord{crc: zeroSum, flags: sumsUnknown}
+	}
+	return p
+}
+
+// encode writes the page of a group with these dirty bits.
+func (p *page) encode(out []byte, leg ID, group int64, dirty []uint64) {
+	clear(out)
+	le := binary.LittleEndian
+	copy(out, pageMagic)
+	le.PutUint64(out[8:], p.sequence)
+	copy(out[16:24], leg[:8])
+	le.PutUint32(out[24:], uint32(group))
+	le.PutUint64(out[32:], p.epoch)
+	for i := range p.sums {
+		record := out[offExtents+i*extentRecord:][:extentRecord]
+		for w := range extentDirty / 8 {
+			le.PutUint64(record[w*8:], dirty[i*extentDirty/8+w])
+		}
+		le.PutUint32(record[128:], p.sums[i].crc)
+		le.PutUint32(record[132:], p.sums[i].flags)
+		le.PutUint64(record[136:], p.sums[i].leaf)
+	}
+	le.PutUint32(out[offPageCRC:], crcOf(out, offPageCRC))
+}
+
+var errBadPage = errors.New("bad map page")
+
+// decodePage reads the page of a group; bad ones are told apart from good, not from each other.
+func decodePage(in []byte, leg ID, group int64) (p page, dirty []uint64, err error) {
+	le := binary.LittleEndian
+	switch {
+	case string(in[:4]) != pageMagic:
+		return p, nil, fmt.Errorf("%w: magic %q", errBadPage, in[:4])
+	case le.Uint32(in[offPageCRC:]) != crcOf(in, offPageCRC):
+		return p, nil, fmt.Errorf("%w: checksum", errBadPage)
+	case !bytes.Equal(in[16:24], leg[:8]) || int64(le.Uint32(in[24:])) != group:
+		return p, nil, fmt.Errorf("%w: of leg %x group %d", errBadPage, in[16:24], le.Uint32(in[24:]))
+	}
+	p.sequence, p.epoch = le.Uint64(in[8:]), le.Uint64(in[32:])
+	dirty = make([]uint64, wordsPerGroup)
+	for i := range p.sums {
+		record := in[offExtents+i*extentRecord:][:extentRecord]
+		for w := range extentDirty / 8 {
+			dirty[i*extentDirty/8+w] = le.Uint64(record[w*8:])
+		}
+		p.sums[i] = sumRecord{le.Uint32(record[128:]), le.Uint32(record[132:]), le.Uint64(record[136:])}
+	}
+	return p, dirty, nil
+}
+
+// loadPages fills the dirty map. A page that cannot be read or trusted makes all its blocks dirty.
+func (m *Meta) loadPages(s *Superblock) {
+	buf := block.Get(BlockBytes)
+	defer block.Put(buf)
+	for g := range m.pages {
+		group := int64(g)
+		err := m.dev.ReadAt(buf, mapPageOffset(group))
+		var dirty []uint64
+		if err == nil {
+			m.pages[g], dirty, err = decodePage(buf, s.Leg, group)
+		}
+		from := group * blocksPerGroup
+		if err != nil {
+			m.badPages++
+			m.pages[g] = freshPage(s, group)
+			m.dirty.Set(from, min(blocksPerGroup, m.dirty.Blocks()-from))
+			continue // marked as changed, so the next StoreDirty mends the page
+		}
+		m.dirty.addWords(from, dirty)
+		m.dirty.changed[g].Store(false)
+	}
+}
+
+// StoreDirty makes the map pages of these extents durable as they are in RAM now; without extents, every page
+// that changed since it was last stored. A bit set in RAM before the call is on disk after it.
+func (m *Meta) StoreDirty(extents ...int64) error {
+	m.storing.Lock()
+	defer m.storing.Unlock()
+	if m.readOnly {
+		return ErrReadOnly
+	}
+	buf := block.Get(BlockBytes)
+	defer block.Put(buf)
+	s := m.super.Load()
+	for _, group := range m.groupsOf(extents) {
+		if err := m.storePage(buf, s, group); err != nil {
+			return fmt.Errorf("map page %d of leg %s: %w", group, s.Leg, err)
+		}
+	}
+	return nil
+}
+
+// groupsOf is the ascending list of map pages to write.
+func (m *Meta) groupsOf(extents []int64) []int64 {
+	var groups []int64
+	for _, e := range extents {
+		if e < 0 || e/ExtentsPerGroup >= int64(len(m.pages)) {
+			panic(fmt.Sprintf("meta.StoreDirty: extent %d of a volume of %d blocks", e, m.dirty.Blocks()))
+		}
+		groups = append(groups, e/ExtentsPerGroup)
+	}
+	if len(extents) == 0 {
+		for g := range m.pages {
+			if m.dirty.changed[g].Load() {
+				groups = append(groups, int64(g))
+			}
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
+}
+
+// storePage writes one page. The mark "changed" goes first: a bit that changes during the copy sets it again.
+func (m *Meta) storePage(buf []byte, s *Superblock, group int64) error {
+	m.dirty.changed[group].Store(false)
+	words := make([]uint64, wordsPerGroup)
+	m.dirty.copyOut(group*blocksPerGroup, words)
+	m.acks.addTo(words, group*blocksPerGroup)
+	p := m.pages[group]
+	p.sequence++
+	p.epoch = s.GrantEpoch
+	p.encode(buf, s.Leg, group, words)
+	if err := m.dev.WriteAt(buf, mapPageOffset(group), block.Durable); err != nil {
+		return err
+	}
+	m.pages[group] = p
+	return nil
+}
