@@ -30,7 +30,9 @@ func TestCatalogueIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if !slices.IsSortedFunc(All(), func(a, b Entry) int { return strings.Compare(string(a.Code[len(a.Code)-4:]), string(b.Code[len(b.Code)-4:])) }) {
+	if !slices.IsSortedFunc(All(), func(a, b Entry) int {
+		return strings.Compare(string(a.Code[len(a.Code)-4:]), string(b.Code[len(b.Code)-4:]))
+	}) {
 		t.Error("not in order of the numbers")
 	}
 }

@@ -73,7 +73,7 @@ func As(err error) *Fault {
 	if errors.As(err, &f) {
 		return f
 	}
-	return New(Internal, "error", err.Error()).Because(err)
+	return New(Internal, "error", err.Error())
 }
 
 // CodeOf is the code of err's fault; empty for no error.

@@ -1,38 +1,61 @@
 // Package outlook says what a site can lose right now: one word, one sentence, a list of losses with what happens then,
-// and one next safe step.
+// and one next safe step. Every interface shows its words and composes none of its own.
+//
+// It is pure: facts in, view out. Unknown is not ok and stale is unknown, so a fact that was not seen freshly must be
+// given as false. It promises honesty in one direction: it never calls a loss survived when the membership protocol
+// would hold I/O after it. Its rules are the table of protocol.md 12.2, each beside the branch that uses it. The word
+// follows from the losses: a site is safe only if it serves, both nodes hold everything, and each loss is survived.
+//
+// It refuses to speak of single disks: until the mirror can leave a failed leg out (R23) neither survival nor loss of a
+// disk could be promised, and silence is the honest answer. It also does not judge the machine's health; faults do.
+//
+// It cannot fail. Facts that contradict each other (for example paired without a peer) give the worse word.
 package outlook
 
-// Facts are what the answering node knows. Unknown is not ok, and stale is unknown: the caller gives false for
-// anything it has not seen freshly.
+import (
+	"fmt"
+	"slices"
+)
+
+// The words, as interfaces.md section 1 defines them.
+const (
+	Safe       = "safe"
+	Rebuilding = "rebuilding"
+	AtRisk     = "at risk"
+	FrozenWord = "frozen"
+	Unknown    = "unknown"
+)
+
+// Facts are what the answering node knows.
 type Facts struct {
 	Site     string // name
 	Founded  bool   // false: setup has not been run
-	Complete bool   // setup complete: fence tests done
-	Self     string // "a", "b": who answers
+	Complete bool   // setup complete: both live fence tests are done
+	Self     string // who answers: "a" or "b"
 	Mode     Mode
 	Peer     bool   // the peer is in this session
-	Since    string // "03:12": since when the peer is off; empty: unknown
-
-	WaitsFor string // what a frozen or starting node waits for, in words: "the witness"
+	PeerOff  bool   // evidence says that the peer is off; else it is only not heard
+	Since    string // since when, for people: "03:12"; empty: unknown
+	WaitsFor string // what a frozen or starting node waits for: "the witness or node b"
 
 	Witness   Witness
-	FencePeer Evidence // the ways this node has to fence the peer
-	FenceSelf Evidence // the ways the peer has to fence this node, as far as known
-
-	Volumes []Volume
-	VMs     []VM
+	FenceA    Fence // ways to turn node a off
+	FenceB    Fence // ways to turn node b off
+	Volumes   []Volume
+	VMs       []VM
+	CopyParts int // progress of a running copy in percent; -1: not known
 }
 
-// Mode of the answering node.
+// Mode of the answering node, as the membership protocol names it.
 type Mode uint8
 
-// The modes, as membership names them.
+// The modes. The zero value is what a node without facts has.
 const (
 	Starting Mode = iota // init
 	Joining
 	Resolving
 	Frozen
-	Prepared // paired, not committed
+	Prepared // paired, but not committed yet
 	Paired
 	Solo
 )
@@ -41,21 +64,19 @@ const (
 type Witness struct {
 	Configured bool
 	Reached    bool
-	Confirmed  bool // its register holds the committed epoch of this pair
+	Confirmed  bool // no push of the pair's epoch is outstanding
 }
 
-// Evidence tells which ways of fencing work.
-type Evidence struct {
-	BMC     bool // answers with the right password
-	Outlets bool // proven map, answers
+// Fence tells which ways of turning a node off would give evidence now.
+type Fence struct {
+	BMC     bool // answers and obeys
+	Outlets bool // proven map, and the PDU answers
 }
 
 // Volume as far as losses matter.
 type Volume struct {
 	Name             string
 	InSyncA, InSyncB bool
-	Percent          int // of a running copy; 0: unknown
-	Copying          bool
 }
 
 // VM as far as losses matter.
@@ -72,12 +93,169 @@ type View struct {
 	Next     string
 }
 
-// Loss is one thing that may be lost.
+// Loss is one thing that may be lost, and what happens then.
 type Loss struct {
-	Of          string
+	Of          string // "link", "witness", "node a", "node b"
 	Survived    bool
 	Consequence string
 }
 
 // Judge makes the view.
-func Judge(f Facts) View { return View{} }
+func Judge(f Facts) View {
+	if !f.Founded {
+		return View{Word: Unknown, Sentence: "no site. Node " + f.Self + " is fresh.", Next: "duet setup answer FILE, on node a"}
+	}
+	if held(f) {
+		return frozen(f)
+	}
+	v := View{Losses: losses(f), Next: next(f)}
+	v.Word = word(f, v.Losses)
+	v.Sentence = sentence(f, v)
+	return v
+}
+
+// held: the answering node acknowledges nothing and cannot say that its peer does.
+func held(f Facts) bool {
+	switch f.Mode {
+	case Starting, Resolving, Frozen:
+		return true
+	case Joining, Prepared, Paired:
+		return !f.Peer // contradiction: these modes exist only in a session
+	case Solo:
+	}
+	return false
+}
+
+func frozen(f Facts) View {
+	waits := f.WaitsFor
+	if waits == "" {
+		waits = "node " + other(f.Self)
+	}
+	next := "bring back " + waits
+	if f.Mode == Resolving {
+		waits, next = "the comparison of both copies", "wait: both copies are being compared"
+	}
+	return View{
+		Word:     FrozenWord,
+		Sentence: fmt.Sprintf("%s: frozen. I/O is held, nothing is lost. Node %s waits for: %s.", f.Site, f.Self, waits),
+		Losses:   []Loss{},
+		Next:     next,
+	}
+}
+
+func word(f Facts, losses []Loss) string {
+	if f.Mode == Joining || f.Mode == Prepared || f.Mode == Solo && f.Peer {
+		return Rebuilding
+	}
+	if f.Mode == Paired && len(losses) == 4 && !slices.ContainsFunc(losses, func(l Loss) bool { return !l.Survived }) {
+		return Safe
+	}
+	return AtRisk
+}
+
+// losses in the order in which people read them. What is lost already is not listed.
+func losses(f Facts) []Loss {
+	all := []Loss{link(f)}
+	if f.Witness.Configured && f.Witness.Reached {
+		all = append(all, witness(f))
+	}
+	for _, n := range []string{"a", "b"} {
+		if f.Mode == Solo && !f.Peer && n != f.Self {
+			continue
+		}
+		all = append(all, node(f, n))
+	}
+	return all
+}
+
+// link: "link lost" and "witness lost, then link lost".
+func link(f Facts) Loss {
+	switch {
+	case f.Mode != Paired:
+		return Loss{"link", true, "node " + member(f) + " goes on; a copy to the other one begins again later"}
+	case !vote(f):
+		return Loss{"link", false, "both nodes hold I/O until the link or the witness is back; VMs stop after 4 s"}
+	case onlyOn(f.Volumes, "a") != "":
+		return oneSided(onlyOn(f.Volumes, "a"))
+	case onlyOn(f.Volumes, "b") != "":
+		return oneSided(onlyOn(f.Volumes, "b"))
+	}
+	return Loss{"link", true, "one node goes on after about 2 s; the other one's VMs start there after about 8 s"}
+}
+
+// oneSided: whoever wins the register may be the node that lacks the volume.
+func oneSided(volume string) Loss {
+	return Loss{"link", false, "volume " + volume + " is held if the node that goes on lacks it"}
+}
+
+// witness: "witness lost". While both run, or one alone by its own record, nobody needs it.
+func witness(f Facts) Loss {
+	if f.Mode == Paired {
+		return Loss{"witness", true, "nothing stops; until it is back, the loss of a node would hold I/O"}
+	}
+	return Loss{"witness", true, "nothing stops"}
+}
+
+// node: the rows "one node dies" and "witness lost, then a node dies".
+func node(f Facts, n string) Loss {
+	of, survivor := "node "+n, other(n)
+	if f.Mode != Paired {
+		if n == member(f) {
+			return Loss{of, false, "node " + survivor + " lacks newer writes: I/O is held until node " + n + " is back"}
+		}
+		return Loss{of, true, "node " + survivor + " goes on"}
+	}
+	if only := onlyOn(f.Volumes, n); only != "" {
+		return Loss{of, false, "volume " + only + " is in sync on node " + n + " only: its I/O is held until node " + n + " is back"}
+	}
+	if !vote(f) {
+		return Loss{of, false, "node " + survivor + " may not go on alone without the witness: I/O is held until it or node " + n + " is back"}
+	}
+	return Loss{of, true, "node " + survivor + " goes on after about 2 s; VMs of node " + n + " start there " + takeover(f, n)}
+}
+
+// takeover: by evidence, else by the lease (protocol.md 5.3, W0).
+func takeover(f Facts, n string) string {
+	fence := f.FenceA
+	if n == "b" {
+		fence = f.FenceB
+	}
+	switch {
+	case fence.BMC && fence.Outlets:
+		return "within 10 s, by BMC or outlets"
+	case fence.BMC:
+		return "within 10 s, by BMC; without it after 8 s"
+	case fence.Outlets:
+		return "within 12 s, by outlets"
+	}
+	return "after about 8 s, by the end of its lease"
+}
+
+// vote: a survivor could get the register's permission now. Without confirmation the register may still name an older
+// membership (12.2: "commit, then coordinator dies before PUSH is confirmed").
+func vote(f Facts) bool { return f.Witness.Configured && f.Witness.Reached && f.Witness.Confirmed }
+
+// member is the node that holds everything while the other one joins or is off.
+func member(f Facts) string {
+	if f.Mode == Joining || f.Mode == Prepared {
+		return other(f.Self)
+	}
+	return f.Self
+}
+
+// onlyOn names a volume whose only in-sync leg is on node n, or that nobody has in sync.
+func onlyOn(volumes []Volume, n string) string {
+	for _, v := range volumes {
+		if n == "a" && !v.InSyncB || n == "b" && !v.InSyncA {
+			return v.Name
+		}
+	}
+	return ""
+}
+
+func other(n string) string {
+	if n == "a" {
+		return "b"
+	}
+	return "a"
+}
