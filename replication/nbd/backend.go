@@ -39,12 +39,21 @@ type Volume interface {
 }
 
 // Guard is implemented by a volume whose right to answer ends at a deadline (replication.md section 7). The server
-// asks Live before each batch of replies goes to the socket. When it says no, the batch is kept, Wait is
-// called, and then the reads of the batch are done again (they may be stale by now), while the other replies
-// of the batch, which are true for ever, go out.
+// asks Live before each batch of replies goes to the socket. When the answer is no, the batch is kept, Wait is
+// called, and then the reads of the batch are done again, because they may be stale by now; its other replies,
+// which stay true, go out.
 type Guard interface {
-	Live() bool                     // cheap: one clock read
-	Wait(ctx context.Context) error // until Live, or until ctx ends
+	// Live says whether the volume may answer now. It must be cheap: one clock read.
+	Live() bool
+	// Wait returns when Live, or when ctx ends, with its error.
+	Wait(ctx context.Context) error
+}
+
+// Terms may be implemented beside Guard. Term changes whenever the right to answer lapsed or was given anew; a
+// read that began in another term than the one in force when its reply is due is done again. Without it only a
+// lapse that the server happens to see counts, not one that came and went while a slow client blocked the socket.
+type Terms interface {
+	Term() uint64
 }
 
 // Errors of a backend or a volume with a meaning for the server. A syscall.Errno of EPERM, EINVAL, ENOSPC,

@@ -1,0 +1,225 @@
+package nbd
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// readAhead is the buffer of the reader: some dozens of requests with 4 KiB of payload arrive in one read.
+// Longer payloads go straight into their own buffers.
+const readAhead = 128 << 10
+
+// conn is one client. The goroutine of run reads; every request has a goroutine; replies are written by
+// whichever of them finds nobody writing (outbox).
+type conn struct {
+	srv  *server
+	net  net.Conn
+	in   *bufio.Reader
+	name string // export, once chosen
+
+	ctx    context.Context // ends when the client is gone or was given up
+	cancel context.CancelFunc
+
+	deadlines sync.Mutex
+	stopping  bool
+
+	noZeroes bool
+	volume   Volume
+	guard    Guard // volume, if it is one
+	terms    Terms // likewise
+	size     uint64
+	ranges   *rangeLock
+
+	budget  budget
+	running sync.WaitGroup
+	out     outbox
+}
+
+func newConn(s *server, nc net.Conn) *conn {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &conn{srv: s, net: nc, in: bufio.NewReaderSize(nc, readAhead), ctx: ctx, cancel: cancel}
+	c.budget.init()
+	return c
+}
+
+// stop ends reading at once and the rest after stopTimeout.
+func (c *conn) stop() {
+	c.deadlines.Lock()
+	c.stopping = true
+	_ = c.net.SetReadDeadline(time.Unix(1, 0))
+	c.deadlines.Unlock()
+	time.AfterFunc(stopTimeout, c.cancel)
+}
+
+// readUntil sets the deadline of reads; zero: none. A stopping connection reads no more.
+func (c *conn) readUntil(t time.Time) {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if !c.stopping {
+		_ = c.net.SetReadDeadline(t)
+	}
+}
+
+func (c *conn) isStopping() bool {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	return c.stopping
+}
+
+// run is the whole conversation. An orderly end, of either side, is no error.
+func (c *conn) run() error {
+	closeOnCancel := context.AfterFunc(c.ctx, func() { _ = c.net.Close() })
+	defer closeOnCancel()
+	began, err := c.handshake()
+	if !began || err != nil {
+		return c.plain(err)
+	}
+	err = c.transmit()
+	if err == nil || c.isStopping() {
+		c.finish()
+	}
+	return c.plain(err)
+}
+
+// end gives everything back, after the last request returned.
+func (c *conn) end() {
+	c.cancel()
+	_ = c.net.Close()
+	c.running.Wait()
+	if c.volume != nil {
+		c.volume.Close()
+		c.srv.unlockOf(c.name)
+	}
+}
+
+// plain makes nil of the errors that are a goodbye.
+func (c *conn) plain(err error) error {
+	if err == nil || c.ctx.Err() != nil || c.isStopping() ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// finish waits for the requests in flight, but not for a client that leaves meanwhile.
+func (c *conn) finish() {
+	done := make(chan struct{})
+	go func() {
+		c.running.Wait()
+		close(done)
+	}()
+	if !c.isStopping() {
+		go func() { // nothing sensible comes after DISC; its end does
+			_, _ = io.Copy(io.Discard, c.in)
+			if !c.isStopping() {
+				c.cancel()
+			}
+		}()
+	}
+	select {
+	case <-done:
+	case <-c.ctx.Done():
+	}
+}
+
+// transmit reads requests until the client disconnects (nil) or the stream ends or breaks.
+func (c *conn) transmit() error {
+	c.readUntil(time.Time{})
+	for {
+		r := newRequest()
+		if err := c.readRequest(r); err != nil || r.command == cmdDisc {
+			r.release()
+			return err
+		}
+		c.running.Add(1)
+		go c.serve(r)
+	}
+}
+
+// readRequest reads a header, waits for room, and reads the payload.
+func (c *conn) readRequest(r *request) error {
+	var h [28]byte
+	if _, err := io.ReadFull(c.in, h[:]); err != nil {
+		return err
+	}
+	be := binary.BigEndian
+	if magic := be.Uint32(h[0:]); magic != magicRequest {
+		return fmt.Errorf("request magic %#x: the stream is out of step", magic)
+	}
+	r.flags, r.command, r.cookie = be.Uint16(h[4:]), be.Uint16(h[6:]), be.Uint64(h[8:])
+	r.off, r.n = be.Uint64(h[16:]), be.Uint32(h[24:])
+	if r.command == cmdDisc {
+		return nil
+	}
+	r.err = r.check(c.size)
+	if r.err == eOK {
+		r.plan()
+	}
+	if err := c.budget.take(c.ctx, r.charge); err != nil {
+		return err
+	}
+	r.charged = &c.budget
+	if r.command != cmdWrite {
+		return nil
+	}
+	if r.err != eOK {
+		return c.drain(int64(r.n))
+	}
+	return c.readPayload(r)
+}
+
+// readPayload reads what is written into its place within the aligned pieces.
+func (c *conn) readPayload(r *request) error {
+	r.allocate()
+	for i := range r.pieces {
+		if _, err := io.ReadFull(c.in, r.wanted(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain reads a refused payload away, so that the next header is found where it is.
+func (c *conn) drain(n int64) error {
+	if n > drainBytesMax {
+		return fmt.Errorf("refused write of %d bytes is too long to drain", n)
+	}
+	_, err := io.CopyN(io.Discard, c.in, n)
+	return err
+}
+
+// whileOpening runs f with a context that ends when the client leaves or the server stops.
+func (c *conn) whileOpening(f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	c.readUntil(time.Time{})
+	peeked := make(chan struct{})
+	go func() {
+		defer close(peeked)
+		_, err := c.in.Peek(1) // data stays in the buffer; an end or a stop is an error
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			cancel()
+		}
+	}()
+	err := f(ctx)
+	c.deadlines.Lock()
+	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // wakes the peek
+	c.deadlines.Unlock()
+	<-peeked
+	c.readUntil(time.Time{})
+	return err
+}
+
+// gone says that err is the end of the client or of the server, not an answer.
+func (c *conn) gone(err error) bool {
+	return c.ctx.Err() != nil || errors.Is(err, ErrGone) || errors.Is(err, context.Canceled) && c.isStopping() ||
+		errors.Is(err, os.ErrDeadlineExceeded)
+}

@@ -1,0 +1,138 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"duet/replication/block"
+)
+
+// request is one command of a client and, later, its reply.
+type request struct {
+	flags, command uint16
+	cookie         uint64
+	off            uint64
+	n              uint32
+	err            errno
+
+	// The aligned cover of the range, in pieces of at most PieceBytesMax: what the volume sees.
+	from, to int64
+	pieces   []piece
+	charge   int64
+	charged  *budget // set once taken
+	span     span
+	term     uint64 // of the guard, when the read began
+	header   [16]byte
+}
+
+// piece is one range of the volume; buf is nil for zeroes and trims.
+type piece struct {
+	off int64
+	n   int64
+	buf []byte
+}
+
+var requests = sync.Pool{New: func() any { return new(request) }}
+
+func newRequest() *request { return requests.Get().(*request) }
+
+// release gives buffers and budget back; r is not to be used any more.
+func (r *request) release() {
+	for i := range r.pieces {
+		if r.pieces[i].buf != nil {
+			block.Put(r.pieces[i].buf)
+		}
+	}
+	if r.charged != nil {
+		r.charged.give(r.charge)
+	}
+	pieces := r.pieces[:0]
+	clear(r.pieces)
+	*r = request{pieces: pieces}
+	requests.Put(r)
+}
+
+// check is the protocol's judgement of a request, before anything is done for it.
+func (r *request) check(size uint64) errno {
+	allowed := uint16(cmdFlagFUA) // legal on every command once offered (proto.md), meaningful on three
+	past := eINVAL
+	limit := uint32(1<<32 - 1)
+	switch r.command {
+	case cmdRead:
+		limit = RequestBytesMax
+	case cmdWrite:
+		limit, past = RequestBytesMax, eNOSPC
+	case cmdWriteZeroes:
+		allowed |= cmdFlagNoHole | cmdFlagFastZero
+		past = eNOSPC
+	case cmdTrim, cmdCache:
+	case cmdFlush:
+		if r.off != 0 || r.n != 0 {
+			return eINVAL
+		}
+	default:
+		return eINVAL
+	}
+	switch {
+	case r.flags&^allowed != 0:
+		return eINVAL
+	case r.n > limit:
+		return eINVAL
+	case r.off > size || uint64(r.n) > size-r.off:
+		return past
+	case r.flags&cmdFlagFastZero != 0:
+		return eNOTSUP // zeroes are written here, never faster than a write
+	}
+	return eOK
+}
+
+// plan lays the pieces over the range of a good request.
+func (r *request) plan() {
+	const unit = block.Unit
+	r.from = int64(r.off) &^ (unit - 1)
+	r.to = (int64(r.off) + int64(r.n) + unit - 1) &^ (unit - 1)
+	if r.n == 0 {
+		r.to = r.from
+	}
+	if r.command == cmdTrim { // only whole blocks
+		r.from = (int64(r.off) + unit - 1) &^ (unit - 1)
+		r.to = max((int64(r.off)+int64(r.n))&^(unit-1), r.from)
+	}
+	for at := r.from; at < r.to; at += PieceBytesMax {
+		r.pieces = append(r.pieces, piece{off: at, n: min(PieceBytesMax, r.to-at)})
+	}
+	if r.command == cmdRead || r.command == cmdWrite {
+		r.charge = min(r.to-r.from, bytesMax) // the cover of a ragged 32 MiB is a little more; it must fit
+	}
+}
+
+// allocate gives every piece its buffer.
+func (r *request) allocate() {
+	for i := range r.pieces {
+		if r.pieces[i].buf == nil {
+			r.pieces[i].buf = block.Get(int(r.pieces[i].n))
+		}
+	}
+}
+
+// wanted is the part of piece i that the client asked for or sent.
+func (r *request) wanted(i int) []byte {
+	p := &r.pieces[i]
+	from := max(int64(r.off)-p.off, 0)
+	to := min(int64(r.off)+int64(r.n)-p.off, p.n)
+	return p.buf[from:to]
+}
+
+// ragged says that the range does not consist of whole blocks.
+func (r *request) ragged() bool { return (r.off|uint64(r.n))%block.Unit != 0 }
+
+func (r *request) fua() bool { return r.flags&cmdFlagFUA != 0 }
+
+// head is the simple reply without its data.
+func (r *request) head() []byte {
+	be := binary.BigEndian
+	be.PutUint32(r.header[0:], magicSimple)
+	be.PutUint32(r.header[4:], uint32(r.err))
+	be.PutUint64(r.header[8:], r.cookie)
+	return r.header[:]
+}

@@ -1,0 +1,178 @@
+package nbd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// These tests let programs that nobody here wrote judge the server: libnbd, QEMU, fio. They need the Debian
+// packages libnbd-bin, python3-libnbd, qemu-utils and fio, and fail when one is missing.
+
+const diskBytes = 64 << 20
+
+// tool runs a program with a deadline and returns what it said.
+func tool(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is not installed (make deps): %v", name, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func toolServer(t *testing.T) (*running, *ram) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs foreign programs; not with -short")
+	}
+	s := start(t, newMemory(t, map[string]int64{"disk": diskBytes, "other": 1 << 20}))
+	return s, s.backend.volumes["disk"]
+}
+
+func (s *running) uri(export string) string { return "nbd+unix:///" + export + "?socket=" + s.path }
+
+func noise(n int, seed uint64) []byte {
+	r := rand.NewChaCha8([32]byte{byte(seed)})
+	p := make([]byte, n)
+	_, _ = r.Read(p)
+	return p
+}
+
+func TestNbdinfo(t *testing.T) {
+	s, _ := toolServer(t)
+	var info struct {
+		Protocol string
+		Exports  []struct {
+			Name        string `json:"export-name"`
+			Description string
+			Size        int64 `json:"export-size"`
+			Minimum     int64 `json:"block_size_minimum"`
+			Preferred   int64 `json:"block_size_preferred"`
+			Maximum     int64 `json:"block_size_maximum"`
+			ReadOnly    bool  `json:"is_read_only"`
+			MultiConn   bool  `json:"can_multi_conn"`
+			Flush       bool  `json:"can_flush"`
+			FUA         bool  `json:"can_fua"`
+			Trim        bool  `json:"can_trim"`
+			Zero        bool  `json:"can_zero"`
+			FastZero    bool  `json:"can_fast_zero"`
+			Cache       bool  `json:"can_cache"`
+			DF          bool  `json:"can_df"`
+		}
+	}
+	out := tool(t, "nbdinfo", "--json", s.uri("disk"))
+	if err := json.Unmarshal([]byte(out), &info); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	e := info.Exports[0]
+	if info.Protocol != "newstyle-fixed" || e.Name != "disk" || e.Description != "the test disk" || e.Size != diskBytes ||
+		e.Minimum != 4096 || e.Preferred != 4096 || e.Maximum != 1<<20 || e.ReadOnly || !e.MultiConn || !e.Flush ||
+		!e.FUA || !e.Trim || !e.Zero || e.FastZero || !e.Cache || e.DF {
+		t.Fatalf("%s", out)
+	}
+	out = tool(t, "nbdinfo", "--list", "--json", "nbd+unix:///?socket="+s.path)
+	if err := json.Unmarshal([]byte(out), &info); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if len(info.Exports) != 2 || info.Exports[1].Name != "other" || info.Exports[1].Size != 1<<20 {
+		t.Fatalf("%s", out)
+	}
+}
+
+func TestNbdcopy(t *testing.T) {
+	s, disk := toolServer(t)
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	want := noise(diskBytes, 1)
+	clear(want[5<<20 : 9<<20]) // a hole becomes zero requests
+	if err := os.WriteFile(in, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "nbdcopy", "--connections=4", "--requests=64", "--flush", in, s.uri("disk"))
+	if !bytes.Equal(disk.contents(), want) {
+		t.Fatal("the volume differs from what was copied in")
+	}
+	tool(t, "nbdcopy", "--connections=4", "--requests=64", s.uri("disk"), out)
+	tool(t, "cmp", in, out)
+}
+
+func TestQemuIO(t *testing.T) {
+	s, disk := toolServer(t)
+	disk.record = true
+	out := tool(t, "qemu-io", "-f", "raw",
+		"-c", "write -P 0x11 0 1M", "-c", "write -f -P 0x22 4096 8192", "-c", "write -P 0x33 1000 100",
+		"-c", "read -P 0x11 0 1000", "-c", "read -P 0x33 1000 100", "-c", "read -P 0x22 4096 8192",
+		"-c", "write -z 8192 4096", "-c", "read -P 0 8192 4096",
+		"-c", "write -z -u 16384 65536", "-c", "read -P 0 16384 65536",
+		"-c", "discard 1M 8M", "-c", "flush", "-c", "aio_write -P 0x44 2M 1M", "-c", "aio_flush",
+		"-c", "read -P 0x44 2M 1M", s.uri("disk"))
+	if strings.Contains(out, "failed") || strings.Contains(out, "rror") {
+		t.Fatal(out)
+	}
+	calls := strings.Join(disk.calls, ",")
+	for _, want := range []string{"write fua", "zero", "trim", "flush"} {
+		if !strings.Contains(calls, want) {
+			t.Errorf("the volume saw no %s: %s", want, calls)
+		}
+	}
+}
+
+func TestQemuImg(t *testing.T) {
+	s, disk := toolServer(t)
+	in := filepath.Join(t.TempDir(), "in")
+	want := noise(diskBytes, 2)
+	clear(want[16<<20:])
+	if err := os.WriteFile(in, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", "-W", "-m", "16", in, s.uri("disk"))
+	tool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", in, s.uri("disk"))
+	if !bytes.Equal(disk.contents(), want) {
+		t.Fatal("the volume differs")
+	}
+}
+
+func TestFio(t *testing.T) {
+	s, disk := toolServer(t)
+	disk.record = true
+	out := tool(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri("disk"), "--rw=randrw", "--bsrange=4k-256k",
+		"--size=16M", "--numjobs=2", "--offset_increment=24M", "--iodepth=32", "--verify=crc32c", "--fsync=16",
+		"--minimal", "--thread")
+	if !strings.Contains(out, ";v;") || strings.Contains(out, "verify:") {
+		t.Fatal(out)
+	}
+	if !strings.Contains(strings.Join(disk.calls, ","), "flush") {
+		t.Fatal("no flush arrived")
+	}
+}
+
+// TestNbdsh runs testdata/cases.py against the server: what a client may not do, by a client that does it.
+func TestNbdsh(t *testing.T) {
+	s, disk := toolServer(t)
+	disk.record = true
+	script, err := filepath.Abs("testdata/cases.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := tool(t, "/usr/bin/python3", script, s.path)
+	if !strings.Contains(out, "all cases passed") {
+		t.Fatal(out)
+	}
+	t.Log(out)
+}
