@@ -44,11 +44,14 @@
 //     Connected is given once per session and before its messages; PeerLost after CloseSession is not needed. A session
 //     that the core has closed is never continued. A peer with an unknown protocol version is no peer.
 //  7. Prepare is delivered only after every document that its tuple names is durable on this node.
+//     Each Found has a register of its own: a new CREATE with a new nonce, also when the last Found was cut.
 //  8. CopyDone, CopyFailed and FenceResult of an earlier session or attempt may be delivered late; they change nothing.
 //  9. Before the effects of each Step the State is written to the tmpfs snapshot with the boot id. A new process gives
 //     Resume when the boot id matches and the durable record's Seq is the snapshot's; else Boot. It starts from
 //     State{Cfg: ...} for Boot. All timers of the old process are gone; Resume and Boot arm what they need.
-//  10. After each Step CheckStep and CheckState must hold; a violation stops the node, never the data.
+//  10. duet-mirrord holds writes from the barrier of a copy on until a grant of another stage (GrantContent.SameStage)
+//     replaces the one it has; a grant that differs in owners or deadline only does not release them.
+//  11. After each Step CheckStep and CheckState must hold; a violation stops the node, never the data.
 //
 // Rejected: a log with terms (Raft) on three nodes. The witness would need a log and a clock, traffic when nothing
 // changes, and a quorum to boot one node alone; protocol.md section 14 has the other reasons.

@@ -89,6 +89,13 @@ type GrantContent struct {
 	Deadline Boottime // of reading and running; 0: none, which only solo gets
 }
 
+// SameStage says whether g and h differ in owners, legs or deadline only. duet-mirrord keeps the writes that it holds
+// since the barrier of a copy when such a grant replaces another: R8 may grant while CopyDone is on its way to the core,
+// and a write released then would be missing on the other leg after the commit.
+func (g GrantContent) SameStage(h GrantContent) bool {
+	return g.Mode == h.Mode && g.Session == h.Session && g.Epoch == h.Epoch && g.Prepared == h.Prepared
+}
+
 // Mode is what a node is doing: section 4.
 type Mode uint8
 

@@ -3,7 +3,9 @@ package membership
 // foundingEpoch is the first epoch of every site.
 const foundingEpoch Epoch = 1
 
-// r27Found: R27. Both nodes are fresh and in a session; the driver has a register that no CAS can match yet.
+// r27Found: R27. Both nodes are fresh and in a session; the driver has a register that no CAS can match yet. Each
+// founding needs a register of its own: a CAS of an earlier one that was cut, sent by the other node while it was
+// prepared, would match after the PUSH of the next (seed founding-twice).
 func (t *turn) r27Found(f Found) {
 	s := &t.s
 	if s.Mode != Init || !s.Fresh() || s.Session == 0 || !s.Peer.Fresh || s.Copy != CopyIdle || f.Site.IsZero() {

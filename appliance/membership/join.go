@@ -35,7 +35,6 @@ func (t *turn) r12bJoin(j Join) {
 		r.Fenced = r.Ep
 		t.persist(r)
 	}
-	s.Plan = Prepared{Owners: s.Rec.Owners, Legs: s.Rec.Legs, Docs: s.Rec.Docs}
 	t.startCopy()
 }
 
@@ -72,6 +71,9 @@ func (t *turn) r14Prepare(digest Digest) {
 	}
 	if mutant("N20") {
 		e = s.Rec.Ep + 2
+	}
+	if s.Mode == Solo { // R13 has planned already
+		s.Plan = Prepared{Owners: s.Rec.Owners, Legs: s.Rec.Legs, Docs: s.Rec.Docs}
 	}
 	s.Plan.Ep, s.Plan.Arb, s.Plan.Digest = e, s.Rec.Arb, digest
 	s.Plan.Owners[PairResource] = s.Plan.Owners[PairResource].give(s.self())

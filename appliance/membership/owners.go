@@ -8,8 +8,8 @@ func (o Owner) give(n Node) Owner {
 	return Owner{n, o.Version + 1}
 }
 
-// of is the set of resources that n owns.
-func (o *Owners) of(n Node) Resources {
+// Of is the set of resources that n owns.
+func (o *Owners) Of(n Node) Resources {
 	var set Resources
 	for i, w := range o {
 		if w.Version != 0 && w.Node == n {
@@ -96,13 +96,13 @@ func (s *State) owners() Owners {
 // ownedSet is what this node owns by owners.
 func (t *turn) ownedSet() Resources {
 	o := t.s.owners()
-	return o.of(t.s.self())
+	return o.Of(t.s.self())
 }
 
 // ownedByRecord is what this node owns by the committed table alone, and may therefore still run.
-func (t *turn) ownedByRecord() Resources { return t.s.Rec.Owners.of(t.s.self()) }
+func (t *turn) ownedByRecord() Resources { return t.s.Rec.Owners.Of(t.s.self()) }
 
 // somethingToTake is R10's guard: the peer owns something besides the pair.
 func (t *turn) somethingToTake() bool {
-	return t.s.Rec.Owners.of(t.s.peer())&^(1<<PairResource) != 0
+	return t.s.Rec.Owners.Of(t.s.peer())&^(1<<PairResource) != 0
 }

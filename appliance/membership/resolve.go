@@ -16,7 +16,7 @@ func (t *turn) r13Resolve(h Record) bool {
 		return true
 	}
 	if !mutant("N24b") {
-		t.stop(t.ownedByRecord() &^ merged.of(t.s.self()))
+		t.stop(t.ownedByRecord() &^ merged.Of(t.s.self()))
 	}
 	t.to(Resolving)
 	t.report(ReportResolving)

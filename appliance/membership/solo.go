@@ -35,11 +35,12 @@ func (t *turn) want(r ResourceID) {
 }
 
 // r8Start: R8. A resource of the peer's needs proof that the peer has stopped. An own one does not, and must
-// not set Fenced: it says nothing about the peer (mutant N16).
+// not set Fenced: it says nothing about the peer (mutant N16). While a PREPARE is out that names the owners, none
+// of them changes: a matter of a lease at most, then R16 or R17.
 func (t *turn) r8Start(id ResourceID) {
 	s := &t.s
 	mine := s.Owns(id)
-	if !mine && !s.PeerStopped(t.in.Now) {
+	if !mine && (!s.PeerStopped(t.in.Now) || s.Copy == PrepareSent) {
 		return
 	}
 	r := s.Rec

@@ -1,0 +1,197 @@
+package explore
+
+import (
+	"fmt"
+	"slices"
+
+	m "duet/appliance/membership"
+)
+
+// input gives one event to an idle node and starts on its effects.
+func (p *Params) input(w *World, id m.Node, e m.Event) error {
+	n := w.node(id)
+	w.Nonces++
+	in := m.Input{Now: n.Clock, Fresh: w.Nonces, Event: e}
+	after, effects := m.Step(n.Core, in)
+	if err := m.CheckStep(n.Core, after, in, effects); err != nil {
+		return err
+	}
+	if err := m.CheckState(after); err != nil {
+		return err
+	}
+	n.Core, n.Queue = after, effects
+	if p.Eager && len(n.Queue) > 0 && barrier(n.Queue[0]) {
+		return p.advance(w, id)
+	}
+	return p.flush(w, id)
+}
+
+// advance does the first effect and all that follow it up to the next barrier. A fire-and-forget effect needs
+// no action of its own: not sent is the same as sent and lost.
+func (p *Params) advance(w *World, id m.Node) error {
+	n := w.node(id)
+	e := n.Queue[0]
+	n.Queue = n.Queue[1:]
+	if err := p.perform(w, id, e); err != nil {
+		return err
+	}
+	return p.flush(w, id)
+}
+
+func (p *Params) flush(w *World, id m.Node) error {
+	n := w.node(id)
+	for len(n.Queue) > 0 && !barrier(n.Queue[0]) {
+		e := n.Queue[0]
+		n.Queue = n.Queue[1:]
+		if err := p.perform(w, id, e); err != nil {
+			return err
+		}
+	}
+	if len(n.Queue) == 0 {
+		n.Queue = nil
+	}
+	return nil
+}
+
+func barrier(e m.Effect) bool {
+	switch e.(type) {
+	case m.Persist, m.Stop, m.Grant, m.Revoke, m.Start:
+		return true
+	}
+	return false
+}
+
+func (p *Params) perform(w *World, id m.Node, e m.Effect) error {
+	n := w.node(id)
+	switch e := e.(type) {
+	case m.Persist:
+		return w.persist(id, e.Record)
+	case m.Stop:
+		n.stop(e)
+	case m.Grant:
+		n.Hold = n.Hold && n.Granted && e.Grant.SameStage(n.Grant)
+		n.Granted, n.Grant = true, e.Grant
+	case m.Revoke:
+		n.Granted, n.Grant, n.Hold, n.Pend = false, m.GrantContent{}, false, [volumes]uint8{}
+	case m.Start:
+		if n.live() && n.Grant.Epoch == e.Epoch && !p.NoRun {
+			n.Run |= 1 << e.Resource
+		}
+	case m.Send:
+		w.send(id, e.Message)
+	case m.AskWitness:
+		w.packet(Packet{Kind: CASRequest, From: id, RID: e.RID[1], Nonce: e.Nonce, Expected: e.Expected, Content: e.New})
+	case m.PushWitness:
+		w.packet(Packet{Kind: PushRequest, From: id, RID: e.RID[1], Nonce: e.Nonce, Content: m.RegisterContent{Ep: e.Ep, Set: m.Both}})
+	case m.Fence:
+		n.FenceOut = e.Attempt
+	case m.CancelFence:
+		n.Late = n.Late || n.FenceOut != 0 && w.Left.Late > 0
+		n.FenceOut = 0
+	case m.Copy:
+		n.CopyOut = e.Session
+	case m.Arm:
+		if e.At == 0 {
+			n.Armed &^= 1 << e.Timer
+		} else {
+			n.Armed |= 1 << e.Timer
+		}
+	}
+	return nil
+}
+
+// stop kills runners and revokes their exports: what their clients waited for is gone with them.
+func (n *Node) stop(e m.Stop) {
+	if e.All {
+		e.Resources = ^m.Resources(0)
+	}
+	n.Run &^= e.Resources
+	for v := range volumes {
+		if e.Resources.Has(m.ResourceID(v + 1)) {
+			n.Pend[v] = 0
+		}
+	}
+}
+
+func (w *World) send(id m.Node, msg m.Message) {
+	if w.Net.Session == 0 || !w.holds(id) {
+		return
+	}
+	switch msg.(type) {
+	case m.BeatMsg, m.BeatAck:
+		w.sendBeat(id, msg)
+		return
+	}
+	q := &w.Net.Q[id]
+	if _, again := msg.(m.Commit); again && slices.Contains(q[:], msg) {
+		return
+	}
+	for i := range q {
+		if q[i] == nil {
+			q[i] = msg
+			return
+		}
+	}
+}
+
+// sendBeat: a full lane loses its oldest.
+func (w *World) sendBeat(id m.Node, msg m.Message) {
+	lane := &w.Net.Beats[id]
+	if lane[beatMax-1] != nil {
+		copy(lane[:], lane[1:])
+		lane[beatMax-1] = nil
+	}
+	for i := range lane {
+		if lane[i] == nil {
+			lane[i] = msg
+			return
+		}
+	}
+}
+
+// packBeats closes the gap that a delivered beat left.
+func packBeats(lane *[beatMax]m.Message) {
+	k := 0
+	for i := range lane {
+		if lane[i] != nil {
+			lane[k], lane[i] = lane[i], lane[k]
+			k++
+		}
+	}
+}
+
+// packet puts one into the bag; the same one twice is one, one beyond the limit is lost.
+func (w *World) packet(x Packet) {
+	if slices.Contains(w.Packets[:], x) {
+		return
+	}
+	for i := range w.Packets {
+		if w.Packets[i].Kind == NoPacket {
+			w.Packets[i] = x
+			return
+		}
+	}
+}
+
+// persist makes the record durable, and checks what can only be checked at that moment: I9 and I4.
+func (w *World) persist(id m.Node, r m.Record) error {
+	n := w.node(id)
+	old := n.Disk
+	if r.Seq <= old.Seq || r.Ep < old.Ep || r.High < old.High {
+		return fmt.Errorf("I9 monotone: %v records epoch %d after %d", id, r.Ep, old.Ep)
+	}
+	n.Disk = r
+	// The commit is the first record of the epoch (R16). R16b only learns of it, and may do so when the other has gone on.
+	first := w.N[id.Peer()].Disk.Ep < r.Ep
+	if r.Members == m.Both && first && (r.Ep != old.Ep || old.Members != m.Both) {
+		for v := range volumes {
+			for k := range w.N {
+				if w.N[k].Leg[v] < w.Acked[v] {
+					return fmt.Errorf("I4 honest-commit: %v commits {a,b} at epoch %d, leg %v of volume %d has write %d of %d",
+						id, r.Ep, m.Node(k), v, w.N[k].Leg[v], w.Acked[v])
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package explore
+
+import (
+	"duet/appliance/membership"
+	"duet/witness/register"
+)
+
+// Sizes of the model. The core's tables are larger; the rest of them stays empty here.
+const (
+	resources  = 3 // the pair, one VM that a owns, one that b owns
+	volumes    = 2 // one for each VM
+	queueMax   = 6 // control messages of one direction
+	beatMax    = 2 // beats and acks of one direction; a new one beyond replaces (loses) the oldest
+	packetMax  = 8 // witness requests and replies in flight; one beyond is lost
+	clockBase  = membership.Boottime(100)
+	leaseTicks = membership.Boottime(2)
+	waitTicks  = membership.Boottime(4)
+)
+
+var theSite = membership.ID{1}
+
+// rid is the id of the k-th register that was made.
+func rid(k uint8) membership.ID { return membership.ID{2, k} }
+
+// World is everything: two nodes, what is between them, the witness, and what the environment may still do.
+// It is a value; only the effect queues are shared, and those are never written.
+type World struct {
+	N       [2]Node
+	Net     Net
+	Reg     register.Content // of the newest register; older ones were never written (R27)
+	RID     uint8
+	Packets [packetMax]Packet
+	Left    Budget
+	Drift   int8 // clock of a minus clock of b, since the begin
+	Nonces  membership.Nonce
+	Acked   [volumes]uint8 // newest acknowledged write: the oracle, which no node can see
+	Writes  uint8          // number of the last write
+}
+
+// Node is one machine: duetd's core, the record device, duet-mirrord, the VMs, the fence driver.
+type Node struct {
+	Up    bool
+	Core  membership.State
+	Queue []membership.Effect // effects of the last Step that are still to do
+	Disk  membership.Record   // durable
+	Clock membership.Boottime
+	Armed uint8 // bit per timer
+
+	Granted bool
+	Grant   membership.GrantContent // of duet-mirrord and of the lease guard
+	Hold    bool                    // writes are held since the barrier of a copy
+	Leg     [volumes]uint8          // number of the newest write on this leg
+	Pend    [volumes]uint8          // issued here and not acknowledged
+	Out     [volumes]Frame          // replicated write on its way to the peer
+	Back    [volumes]Frame          // its ack on its way back to this node
+	Run     membership.Resources    // what really runs
+
+	FenceOut membership.Nonce // the fence driver works on this attempt
+	Late     bool             // an order of a dead attempt may still hit
+	Verdict  membership.FenceResult
+	CopyOut  membership.Session // Copy was ordered here
+	Proof    membership.CopyDone
+	Shot     bool // off by fencing
+}
+
+// Frame is a replicated write or its ack; Write 0: none.
+type Frame struct {
+	Write   uint8
+	Session membership.Session
+	Epoch   membership.Epoch
+}
+
+// Net is the session between the nodes. Messages of earlier sessions are not modelled: the core drops them by
+// their tag, which a test of the core checks.
+type Net struct {
+	Session membership.Session
+	Count   uint8   // sessions so far
+	Learned [2]bool // this side has been told of it (or can no longer be)
+	Q       [2][queueMax]membership.Message
+	Beats   [2][beatMax]membership.Message
+}
+
+// Packet is a request to the witness or a reply of it. Kind 0: none.
+type Packet struct {
+	Kind     PacketKind
+	From     membership.Node // who asked
+	RID      uint8
+	Nonce    membership.Nonce
+	Expected membership.RegisterContent
+	Content  membership.RegisterContent
+	Result   membership.WitnessResult
+}
+
+// PacketKind tells what a packet is.
+type PacketKind uint8
+
+// The packets.
+const (
+	NoPacket PacketKind = iota
+	CASRequest
+	PushRequest
+	CASReply
+	PushReply
+)
+
+// Budget is what the environment may still do. It is part of the state.
+type Budget struct {
+	Crash, Cut, Dup, Unknown, Late, Write, Restart, Session, Skew uint8
+}
+
+// Params is one world: what is possible in it at all, and how much.
+type Params struct {
+	Name    string
+	Clocks  bool // time passes; leases end. Without: fencing is the only way to take over
+	Beats   bool
+	Eager   bool // the first barrier of a Step happens with it (sound without clocks, saves states)
+	Witness bool // it answers
+	Link    bool // sessions can begin
+	Start   Start
+	Budget  Budget
+	NoRun   bool // no VMs: smaller
+}
+
+// Start is the state in which a world begins.
+type Start uint8
+
+// The beginnings.
+const (
+	FromFresh     Start = iota // two fresh nodes, no session
+	FromPaired                 // committed, register confirmed, VMs running
+	FromPowerless              // committed, both nodes off
+	FromSolo                   // a solo, b off and fenced
+)
+
+func (w *World) node(n membership.Node) *Node { return &w.N[n] }
+
+func (n *Node) idle() bool { return n.Up && len(n.Queue) == 0 }
+
+// holds says whether n's core is in the session of the net.
+func (w *World) holds(n membership.Node) bool {
+	return w.Net.Session != 0 && w.N[n].Up && w.N[n].Core.Session == w.Net.Session
+}
+
+// live says whether the grant lets n answer for a volume: reading, and acknowledging where its mode allows it.
+func (n *Node) live() bool {
+	return n.Up && n.Granted && (n.Grant.Mode == membership.Solo || n.Clock < n.Grant.Deadline)
+}
+
+func (n *Node) ownsVolume(v int) bool {
+	o := n.Grant.Owners[v+1]
+	return o.Version != 0 && o.Node == n.Core.Cfg.Self
+}
+
+// crash takes everything volatile.
+func (w *World) crash(id membership.Node) {
+	n := w.node(id)
+	late := n.Late || n.FenceOut != 0 && w.Left.Late > 0
+	w.N[id] = Node{Core: membership.State{Cfg: n.Core.Cfg}, Disk: n.Disk, Leg: n.Leg, Clock: n.Clock, Late: late}
+	w.Net.Learned[id] = true
+}
+
+func config(self membership.Node) membership.Config {
+	return membership.Config{
+		Self: self, Lease: leaseTicks, PeerWait: waitTicks,
+		Bias: 1, BootWait: 1, AskAgain: 1, FenceAgain: 1, PowerOnWait: 1, CommitAgain: 1,
+	}
+}

@@ -1,0 +1,42 @@
+package explore
+
+// Worlds are the small worlds by name. Complete ones are visited whole in the budget of `make explore`; deep ones to
+// a depth; wide ones are for walks.
+var Worlds = map[string]*Params{}
+
+func world(p Params) *Params {
+	Worlds[p.Name] = &p
+	return &p
+}
+
+// Complete, Deep and Wide are the worlds of each engine, in the order in which they are run.
+var (
+	Complete = []*Params{
+		world(Params{Name: "founding", Start: FromFresh, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Crash: 1, Cut: 1, Session: 2}}),
+		world(Params{Name: "node-dies", Start: FromPaired, Eager: true, Witness: true,
+			Budget: Budget{Crash: 1, Cut: 1, Write: 1}}),
+		world(Params{Name: "link-lost", Start: FromPaired, Eager: true, Witness: true, Link: true,
+			Budget: Budget{Cut: 1, Session: 1}}),
+		world(Params{Name: "power-cycle", Start: FromPowerless, Eager: true, Witness: true, Link: true,
+			Budget: Budget{Session: 1}}),
+		world(Params{Name: "rejoin", Start: FromSolo, Eager: true, Witness: true, Link: true,
+			Budget: Budget{Session: 1, Write: 1}}),
+		world(Params{Name: "cut-in-join", Start: FromSolo, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Cut: 1, Session: 2}}),
+	}
+	Deep = []*Params{
+		world(Params{Name: "clocks", Start: FromPaired, Clocks: true, Beats: true, Witness: true, Link: true,
+			Budget: Budget{Crash: 1, Cut: 2, Dup: 1, Unknown: 1, Write: 1, Session: 2, Skew: 1}}),
+		world(Params{Name: "effects", Start: FromPaired, Witness: true, Link: true,
+			Budget: Budget{Crash: 1, Cut: 2, Dup: 1, Unknown: 1, Restart: 1, Write: 1, Session: 2}}),
+	}
+	Wide = []*Params{
+		world(Params{Name: "walk", Start: FromPaired, Witness: true, Link: true, Beats: true,
+			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16}}),
+		world(Params{Name: "walk-clocks", Start: FromPaired, Clocks: true, Beats: true, Witness: true, Link: true,
+			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16, Skew: 1}}),
+		world(Params{Name: "walk-fresh", Start: FromFresh, Clocks: true, Beats: true, Witness: true, Link: true,
+			Budget: Budget{Crash: 4, Cut: 4, Dup: 2, Unknown: 1, Write: 4, Restart: 2, Session: 12, Skew: 1}}),
+	}
+)
