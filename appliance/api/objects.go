@@ -28,9 +28,20 @@ type Site struct {
 	Faults  []Fault  `json:"faults"` // active now, worst first
 	Setup   string   `json:"setup"`  // fresh, founding, testing, complete
 
+	LeaseMS int64    `json:"lease_ms"` // what is left of this node's right to run; -1: no lease is needed (solo) or none runs
+	Moments []Moment `json:"moments"`  // what happened last on this node, oldest first
+
 	ObservedAt time.Time `json:"observed_at"`
 	BootID     string    `json:"boot_id"`
 	BoottimeMS int64     `json:"boottime_ms"`
+}
+
+// Moment is one thing that happened on the answering node, on its own clock and on the wall's.
+type Moment struct {
+	What       string    `json:"what"` // peer-lost, frozen, solo, fence confirmed, start, vm-starting, vm-running, paired, ...
+	Detail     string    `json:"detail,omitempty"`
+	BoottimeMS int64     `json:"boottime_ms"`
+	Wall       time.Time `json:"wall"`
 }
 
 // Loss is one thing that may be lost, and what happens then.

@@ -20,8 +20,12 @@ type Bootstrap struct {
 	DataPort      int    `json:"data_port"`       // duet-mirrord ↔ duet-mirrord
 	Watchdog      string `json:"watchdog"`        // "/dev/watchdog", empty: none
 	LibvirtSocket string `json:"libvirt_socket"`  // "/run/libvirt/libvirt-sock"
+	Reset         string `json:"reset,omitempty"` // "reboot": a node that cannot stop what it must stop reboots itself by reboot(2); empty: only the watchdog is left
 	Accel         string `json:"accel,omitempty"` // how QEMU runs guests: "kvm" or "tcg"; empty: "tcg", which runs everywhere
 }
+
+// ResetReboot is the Reset of every real node and of the lab's; a test that shares its machine leaves it empty.
+const ResetReboot = "reboot"
 
 // Path is one network way to the peer.
 type Path struct {

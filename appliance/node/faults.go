@@ -1,0 +1,90 @@
+package node
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"duet/appliance/event"
+	"duet/appliance/membership"
+)
+
+// faults are what people must know of and what is not simply a state that status can read: raised by an event,
+// cleared by a later one. One entry a code; a fault that comes again keeps its first time.
+type faults struct {
+	mu     sync.Mutex
+	active map[event.Code]activeFault
+}
+
+type activeFault struct {
+	fault *event.Fault
+	since time.Time
+}
+
+func newFaults() *faults { return &faults{active: map[event.Code]activeFault{}} }
+
+func (f *faults) raise(fault *event.Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	since := time.Now()
+	if old, ok := f.active[fault.Code]; ok {
+		since = old.since
+	}
+	f.active[fault.Code] = activeFault{fault, since}
+}
+
+func (f *faults) clear(codes ...event.Code) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range codes {
+		delete(f.active, c)
+	}
+}
+
+// list is ordered by code.
+func (f *faults) list() []activeFault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []activeFault
+	for _, a := range f.active {
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b activeFault) int { return strings.Compare(string(a.fault.Code), string(b.fault.Code)) })
+	return all
+}
+
+// reported is the driver's hook: which reports raise and clear what.
+func (n *Node) reported(c membership.ReportCode) {
+	peer := n.peer().String()
+	switch c {
+	case membership.ReportWitnessUnknown:
+		n.faults.raise(event.New(event.WitnessUnknown, "address", n.witnessAddress()))
+	case membership.ReportPushConfirmed:
+		n.faults.clear(event.WitnessUnknown, event.RegisterAhead)
+	case membership.ReportRegisterAhead:
+		n.faults.raise(event.New(event.RegisterAhead, "address", n.witnessAddress(), "register_epoch", "a higher one", "epoch", "its own"))
+	case membership.ReportHelloUnmatched, membership.ReportRecordOlder, membership.ReportDiverged,
+		membership.ReportOwnersConflict, membership.ReportOtherSite, membership.ReportFreshPeer, membership.ReportFreshWaits:
+		n.faults.raise(event.New(event.RecordsConflict, "detail", c.String()))
+	case membership.ReportFenceUnknown, membership.ReportFenceRefused:
+		n.faults.raise(event.New(event.FenceUnknown, "node", peer, "detail", c.String()))
+	case membership.ReportFenceConfirmed:
+		n.faults.clear(event.FenceUnknown)
+		n.faults.raise(event.New(event.Fenced, "node", peer, "detail", "its power was read after the request"))
+	case membership.ReportPowerOnLimit:
+		n.faults.raise(event.New(event.PowerOnGivenUp, "node", peer, "count", "3"))
+	case membership.ReportJoinCut:
+		n.faults.raise(event.New(event.CopyFailed, "session", "the last one", "reason", "the other node or its mirror was lost"))
+	case membership.ReportPaired:
+		n.faults.clear(event.RecordsConflict, event.FenceUnknown, event.Fenced, event.PowerOnGivenUp, event.CopyFailed,
+			event.WrongPeerKey)
+	}
+}
+
+func (n *Node) witnessAddress() string {
+	if doc, ok := n.document(); ok && doc.Witness != nil {
+		return doc.Witness.Address
+	}
+	return "none"
+}
