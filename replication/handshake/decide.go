@@ -210,9 +210,9 @@ func both(a, b Leg, owner uint8) Decision {
 			return copyFrom("H7e", p.Node, ByDigest)
 		}
 		return copyFrom("H7e", o.Node, ByDigest)
-	case p.InFlightBlocks != 0:
-		// Writes of a former owner: their requests may never be repeated, so nothing is in sync by itself.
-		return copyFrom("H7g", o.Node, ByDigest)
+	case p.InFlightBlocks != 0 || p.SuspectBlocks != 0 || o.SuspectBlocks != 0:
+		// Writes that nobody will repeat: the blocks are known, so they are copied.
+		return copyFrom("H7g", o.Node, ByMap)
 	}
 	return Decision{Action: InSync, Row: "H7g", Source: o.Node}
 }

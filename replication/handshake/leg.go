@@ -63,7 +63,8 @@ type Leg struct {
 	Rebooted          bool         // unclean, and the node booted since the leg was opened
 	Unconfirmed       bool         // "I am source, end not confirmed"
 	DirtyBlocks       uint64
-	InFlightBlocks    uint64 // issued here, completion on the other leg not known
+	InFlightBlocks    uint64 // issued here, not acknowledged, to be issued again
+	SuspectBlocks     uint64 // the same, but nobody will issue them again
 	Right             Right
 }
 

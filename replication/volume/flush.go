@@ -1,0 +1,207 @@
+package volume
+
+import (
+	"context"
+	"time"
+
+	"duet/replication/link"
+	"duet/replication/meta"
+	"duet/replication/volume/stage"
+)
+
+// flushBatch is a group of flushes that share one sync. It covers every write acknowledged before it began.
+type flushBatch struct {
+	done chan struct{}
+}
+
+// Flush returns when every leg that counts has synced what was acknowledged, on any connection, before it was
+// called. One sync runs and one waits; flushes that come meanwhile share the waiting one.
+func (v *Volume) Flush(ctx context.Context) error {
+	b, err := v.joinFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-v.ctx.Done():
+		return ErrClosed
+	}
+	// The sync is true for ever, but the right to say so may have ended.
+	if err := v.await(ctx, stage.Replies); err != nil {
+		return err
+	}
+	v.count.flushes.Add(1)
+	return nil
+}
+
+func (v *Volume) joinFlush() (*flushBatch, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return nil, ErrClosed
+	}
+	if v.nextFlush == nil {
+		v.nextFlush = &flushBatch{done: make(chan struct{})}
+		if v.flushing == nil {
+			v.startFlush()
+		}
+	}
+	return v.nextOrRunning(), nil
+}
+
+// nextOrRunning: startFlush may have moved the batch that was just made. The caller holds mu.
+func (v *Volume) nextOrRunning() *flushBatch {
+	if v.nextFlush != nil {
+		return v.nextFlush
+	}
+	return v.flushing
+}
+
+// startFlush runs the waiting batch. The caller holds mu.
+func (v *Volume) startFlush() {
+	b := v.nextFlush
+	v.flushing, v.nextFlush = b, nil
+	v.wg.Add(1)
+	go func() {
+		defer v.wg.Done()
+		ok := v.flushUntilDone()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.flushing = nil
+		if !ok {
+			return // closing: the waiters leave by the volume's context
+		}
+		close(b.done)
+		if v.nextFlush != nil && !v.closed {
+			v.startFlush()
+		}
+	}()
+}
+
+// flushUntilDone repeats the sync until it succeeded under one unbroken right.
+func (v *Volume) flushUntilDone() bool {
+	for {
+		if v.await(v.ctx, stage.Writes) != nil {
+			return false
+		}
+		v.mu.Lock()
+		lane, both := v.lane, stage.Of(v.facts) == stage.Paired
+		may := stage.Writes(v.facts)
+		v.mu.Unlock()
+		if may && v.syncLegs(lane, both) {
+			return true
+		}
+	}
+}
+
+// syncLegs syncs this leg and, if both count, the peer's.
+func (v *Volume) syncLegs(lane *link.Lane, both bool) bool {
+	peer := make(chan bool, 1)
+	if both {
+		go func() { peer <- v.flushPeer(lane) }()
+	} else {
+		peer <- true
+	}
+	err := v.data.Sync()
+	ok := <-peer
+	if err != nil {
+		_ = v.legError("sync", err) //nolint:errcheck // the request is held, not failed
+		return false
+	}
+	return ok
+}
+
+// flushPeer asks the peer to sync and then forgets what it covered: the writes acknowledged before it was sent.
+func (v *Volume) flushPeer(lane *link.Lane) bool {
+	v.peerFlush.Lock()
+	defer v.peerFlush.Unlock()
+	v.mu.Lock()
+	covered := take(v.unsynced)
+	mark := v.meta.Mark()
+	v.mu.Unlock()
+	v.sinceFlush.Store(0)
+	done := make(chan bool, 1)
+	lane.Send(&link.Frame{Type: link.Flush, Volume: v.handleNow()}, func(status uint32, err error) {
+		if err == nil && status != 0 {
+			v.peerFailed("sync")
+		}
+		done <- err == nil && status == 0
+	})
+	ok := <-done
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if ok {
+		v.meta.Covered(mark)
+		return true
+	}
+	v.uncover(covered)
+	return false
+}
+
+func (v *Volume) handleNow() uint32 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.handle
+}
+
+// run is a set of blocks as intervals.
+type interval struct{ from, n int64 }
+
+// take empties a bitmap.
+func take(b *meta.Bitmap) []interval {
+	var out []interval
+	for at := int64(0); ; {
+		from, n := b.Next(at, b.Blocks())
+		if n == 0 {
+			break
+		}
+		out = append(out, interval{from, n})
+		at = from + n
+	}
+	for _, r := range out {
+		b.Clear(r.from, r.n)
+	}
+	return out
+}
+
+// uncover puts blocks back whose sync was not reported. If this leg went solo meanwhile, they belong into the
+// dirty map: O5 counted only what was unsynced then. The caller holds mu.
+func (v *Volume) uncover(blocks []interval) {
+	for _, r := range blocks {
+		v.unsynced.Set(r.from, r.n)
+		if v.facts.Self && !v.facts.Peer {
+			v.meta.Dirty().Set(r.from, r.n)
+		}
+	}
+}
+
+// background bounds the unsynced set while paired and stores the dirty map while alone.
+func (v *Volume) background() {
+	defer v.wg.Done()
+	tick := time.NewTicker(peerFlushEvery / 4)
+	defer tick.Stop()
+	flushed, stored := time.Now(), time.Now()
+	for {
+		select {
+		case <-v.ctx.Done():
+			return
+		case now := <-tick.C:
+			v.mu.Lock()
+			s, lane := stage.Of(v.facts), v.lane
+			v.mu.Unlock()
+			due := now.Sub(flushed) >= peerFlushEvery || v.sinceFlush.Load() >= peerFlushBytes
+			if (s == stage.Paired || s == stage.Catching) && lane != nil && due && v.sinceFlush.Load() > 0 {
+				v.flushPeer(lane)
+				flushed = now
+			}
+			if s == stage.Alone && now.Sub(stored) >= storeDirtyEvery {
+				if err := v.meta.StoreDirty(); err != nil {
+					_ = v.legError("dirty map", err) //nolint:errcheck // recorded and held
+				}
+				stored = now
+			}
+		}
+	}
+}

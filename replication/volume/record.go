@@ -1,0 +1,308 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"duet/replication/control"
+	"duet/replication/handshake"
+	"duet/replication/link"
+	"duet/replication/meta"
+	"duet/replication/volume/stage"
+)
+
+// Record is what this node says about its leg in the handshake; ok is false while there is no leg.
+func (v *Volume) Record() (l handshake.Leg, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.facts.Ready {
+		return l, false
+	}
+	s := v.meta.Super()
+	l = handshake.Leg{
+		Site: handshake.ID(s.Site), Volume: handshake.ID(s.Volume), Leg: handshake.ID(s.Leg),
+		Node: uint8(v.Self), FormatMajor: s.FormatMajor, BlockBytes: s.BlockBytes, VolumeBytes: s.VolumeBytes,
+		State: handshake.State(s.State), Zeroed: s.Flags&meta.FlagZeroed != 0,
+		Current: handshake.Generation(s.Current), Base: handshake.Generation(s.Base),
+		SyncSource: handshake.Generation(s.SyncSource),
+		Clean:      v.clean, Rebooted: v.rebooted,
+		Unconfirmed:    s.ResyncFlags&meta.ResyncUnconfirmed != 0,
+		DirtyBlocks:    uint64(v.meta.Dirty().Count()),
+		InFlightBlocks: v.inFlight(),
+		SuspectBlocks:  uint64(v.suspect.Count()),
+		Right:          v.right.handshake(),
+	}
+	if v.facts.Failed {
+		l.State = handshake.Failed
+	}
+	for _, g := range s.History {
+		l.History = append(l.History, handshake.Generation(g))
+	}
+	return l, true
+}
+
+func (v *Volume) inFlight() uint64 {
+	n := int64(0)
+	for q := range v.active {
+		n += q.blocks()
+	}
+	return uint64(n)
+}
+
+// handshake is the right as both nodes compare it.
+func (r Right) handshake() handshake.Right {
+	e := r.Epoch
+	if r.Prepared != 0 {
+		e = r.Prepared
+	}
+	return handshake.Right{Epoch: e, Session: r.Session, Legs: uint8(r.Legs), Owner: uint8(r.Owner)}
+}
+
+// Arm records that the leg is in use (O4) and the grant it obeys, before it can be written on a lane.
+func (v *Volume) Arm() error {
+	v.mu.Lock()
+	ready, failed, r := v.facts.Ready, v.facts.Failed, v.right
+	v.mu.Unlock()
+	if !ready || failed {
+		return errors.New("no usable leg")
+	}
+	s := v.meta.Super()
+	if s.Flags&meta.FlagOpen != 0 && s.GrantEpoch == r.Epoch && s.Legs == uint8(r.Legs) && s.Owner == uint8(r.Owner) {
+		return nil
+	}
+	err := v.meta.Change(func(s *meta.Superblock) {
+		s.Flags |= meta.FlagOpen
+		v.stampGrant(s, r)
+	})
+	if err != nil {
+		return v.legError("open flag", err)
+	}
+	return nil
+}
+
+// Result is the end of a copy of one volume.
+type Result struct {
+	Volume     string
+	Generation meta.Generation
+	Root       Leaf // zero: not proved, a reconcile inside a session
+	Epoch      uint64
+}
+
+// NewGeneration is for a volume that never had one (row H4).
+func NewGeneration(epoch uint64) meta.Generation {
+	return meta.Generation{Epoch: epoch, Nonce: nonce()}
+}
+
+// Generation is the leg's current one.
+func (v *Volume) Generation() meta.Generation { return v.meta.Super().Current }
+
+// FinishSink makes a completed copy durable at its target: up to date, with the source's generation. A proved
+// result is compared once more with what this leg's own reading said.
+func (v *Volume) FinishSink(l *link.Lane, r Result) error {
+	v.mu.Lock()
+	begun := v.lane == l && v.sink != nil
+	v.mu.Unlock()
+	if !begun {
+		return errCopyOver
+	}
+	if r.Root != (Leaf{}) && r.Root != v.leaves.root(v.ID, v.size) {
+		return fmt.Errorf("volume %s: the root changed since it was proved", v.ID)
+	}
+	if err := v.data.Sync(); err != nil {
+		return v.legError("sync", err)
+	}
+	if err := v.finish(r, func(s *meta.Superblock) {
+		if s.Current != r.Generation {
+			s.History = push(s.History, s.Current)
+		}
+		s.SyncSource = meta.Generation{}
+	}); err != nil {
+		return err
+	}
+	return v.finished(l, stage.Sink)
+}
+
+// FinishSource records the same at the source; its own base goes into history.
+func (v *Volume) FinishSource(l *link.Lane, r Result) error {
+	if err := v.finish(r, func(s *meta.Superblock) {
+		if !s.Base.IsZero() && !contains(s.History, s.Base) {
+			s.History = push(s.History, s.Base)
+		}
+		s.ResyncFlags &^= meta.ResyncUnconfirmed
+	}); err != nil {
+		return err
+	}
+	return v.finished(l, stage.Source)
+}
+
+func contains(h []meta.Generation, g meta.Generation) bool {
+	for _, x := range h {
+		if x == g {
+			return true
+		}
+	}
+	return false
+}
+
+// finish writes the superblock first and the empty map after it: a crash between leaves bits too many, never too
+// few.
+func (v *Volume) finish(r Result, change func(*meta.Superblock)) error {
+	err := v.meta.Change(func(s *meta.Superblock) {
+		change(s)
+		s.State = meta.UpToDate
+		s.Current, s.Base = r.Generation, meta.Generation{}
+		s.Boot = v.boot
+		if r.Root != (Leaf{}) {
+			s.ProofRoot = [16]byte(r.Root[:16])
+			s.ProofEpoch = r.Epoch
+			s.ProofTime = uint64(time.Now().Unix()) // for people only
+		}
+	})
+	if err == nil {
+		v.meta.Dirty().Clear(0, v.size/Block)
+		v.meta.Covered(v.meta.Mark())
+		err = v.meta.StoreDirty()
+	}
+	if err != nil {
+		return v.legError("end of the copy", err)
+	}
+	return nil
+}
+
+// finished sets what is now known. The stage stays Preparing until the next grant, or becomes paired at once for
+// a reconcile inside a session.
+func (v *Volume) finished(l *link.Lane, role stage.Role) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.clean, v.rebooted = true, false
+	v.suspect.Clear(0, v.suspect.Blocks())
+	if v.lane != l || v.facts.Role != role {
+		return errCopyOver
+	}
+	v.unsynced.Clear(0, v.unsynced.Blocks())
+	v.facts.InStep, v.facts.Sound = true, true
+	v.facts.Phase = stage.Holding
+	v.facts.Excluded = false
+	if v.right.Mode == control.Paired || v.right.Mode == control.Prepared {
+		v.endCopy()
+	}
+	v.wake()
+	return nil
+}
+
+// Quiesce refuses new requests and gives those in progress a moment to end, with the lane still up.
+func (v *Volume) Quiesce(grace context.Context) {
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	_ = v.until(grace, func() bool { return len(v.active) == 0 }) //nolint:errcheck // what is left is not clean
+	v.mu.Lock()
+	v.wake() // who waits leaves without an answer
+	v.mu.Unlock()
+}
+
+// Close ends the volume after Quiesce and after the lane: a leg with nothing in flight and a known divergence is
+// closed clean (O4).
+func (v *Volume) Close() error {
+	v.mu.Lock()
+	v.closed = true
+	v.endCopy()
+	v.wake()
+	v.mu.Unlock()
+	v.stop()
+	v.wg.Wait()
+	v.mu.Lock()
+	ready := v.facts.Ready
+	quiet := len(v.active) == 0 && v.clean && v.suspect.Count() == 0 && v.lane == nil && !v.facts.Failed
+	v.mu.Unlock()
+	if !ready {
+		return nil
+	}
+	var err error
+	if quiet {
+		err = v.closeClean()
+	}
+	return errors.Join(err, v.data.Close(), v.meta.Close())
+}
+
+// closeClean needs the lane to be down: no request of the other node is in flight.
+func (v *Volume) closeClean() error {
+	if err := v.data.Sync(); err != nil {
+		return fmt.Errorf("sync at close: %w", err)
+	}
+	v.mu.Lock()
+	v.unsyncedToDirtyIfAlone()
+	v.mu.Unlock()
+	if err := v.meta.StoreDirty(); err != nil {
+		return fmt.Errorf("dirty map at close: %w", err)
+	}
+	return v.meta.Change(func(s *meta.Superblock) { s.Flags &^= meta.FlagOpen })
+}
+
+// unsyncedToDirtyIfAlone: a target that lost power later brings back what it had not synced.
+func (v *Volume) unsyncedToDirtyIfAlone() {
+	if v.facts.Self && !v.facts.Peer {
+		v.unsyncedToDirty()
+	}
+}
+
+// Status is the leg and its engine for people and tests.
+func (v *Volume) Status() control.VolumeStatus {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	st := control.VolumeStatus{
+		ID: v.ID.String(), Name: v.Name, SizeBytes: v.size,
+		Stage:    stage.Of(v.facts).String(),
+		LegState: "missing",
+		HeldOps:  int(v.count.held.Load()),
+		Reads:    v.count.reads.Load(), Writes: v.count.writes.Load(), Flushes: v.count.flushes.Load(),
+		LastStallMS: v.count.stallMS.Load(),
+		Copy: control.CopyProgress{
+			Running:     v.facts.Role != stage.NoCopy && v.facts.Phase != stage.Holding,
+			DirtyBytes:  v.count.dirtyAtStart.Load(),
+			ResyncBytes: v.count.resync.Load(),
+			DigestBytes: v.count.digest.Load(),
+		},
+	}
+	if !v.facts.Ready {
+		return st
+	}
+	s := v.meta.Super()
+	st.LegState = StateName(s.State)
+	if v.facts.Failed {
+		st.LegState = StateName(meta.Failed)
+	}
+	st.Generation = fmt.Sprintf("%d:%016x", s.Current.Epoch, s.Current.Nonce)
+	st.ProvenEpoch = s.ProofEpoch
+	st.DirtyBytes = v.meta.Dirty().Count() * Block
+	st.Copy.RemainingBytes = st.DirtyBytes
+	return st
+}
+
+// Armed says that Arm has nothing to do.
+func (v *Volume) Armed() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.meta.Super()
+	return s.Flags&meta.FlagOpen != 0 && s.GrantEpoch == v.right.Epoch && s.Legs == uint8(v.right.Legs) &&
+		s.Owner == uint8(v.right.Owner)
+}
+
+// Found gives a volume that never had one its first generation, durable here before the other leg learns of it
+// (row H4): a crash between leaves one new leg, which is brought up to date from this one (row H5).
+func (v *Volume) Found(g meta.Generation) error {
+	err := v.meta.Change(func(s *meta.Superblock) {
+		if s.State == meta.New {
+			s.State, s.Current = meta.UpToDate, g
+		}
+	})
+	if err != nil {
+		return v.legError("first generation", err)
+	}
+	return nil
+}
+
+// PeerFailed is what the other node says about its leg.
+func (v *Volume) PeerFailed() { v.peerFailed("its own report") }

@@ -1,0 +1,301 @@
+package volume
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+
+	"duet/replication/block"
+	"duet/replication/link"
+	"duet/replication/meta"
+	"duet/replication/volume/stage"
+)
+
+// Status values of an ACK.
+const (
+	statusDone   = 0
+	statusFailed = 1
+)
+
+// sink is a copy into this leg.
+type sink struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// BeginSink makes this leg the target of a copy on lane l. excluded: this leg is outside Legs, so it is durably
+// inconsistent before the first block arrives (O7). A leg inside Legs keeps its state: until the copy ends either
+// version of a suspect block is a legal one (replication.md 10.1). The map goes out when that is recorded, and
+// the source sends nothing before it has the map.
+func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded bool) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lane != l || v.facts.Failed || v.closed {
+		return errCopyOver
+	}
+	v.endCopy()
+	v.facts.InStep, v.facts.Sound = false, false
+	ctx, cancel := context.WithCancel(v.ctx)
+	v.sink = &sink{ctx, cancel}
+	v.facts.Role, v.facts.Phase = stage.Sink, stage.Copying
+	v.count.dirtyAtStart.Store(0)
+	v.wake()
+	v.wg.Add(1)
+	go func() {
+		defer v.wg.Done()
+		if err := v.prepareSink(ctx, l, from, excluded); err != nil {
+			l.Close(fmt.Errorf("target of volume %s: %w", v.ID, err))
+		}
+	}()
+	return nil
+}
+
+func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Generation, excluded bool) error {
+	if err := v.until(ctx, func() bool { return len(v.active) == 0 }); err != nil {
+		return nil // the copy is over, not the lane
+	}
+	err := v.meta.Change(func(s *meta.Superblock) {
+		s.Flags |= meta.FlagOpen
+		if excluded {
+			s.State = meta.Inconsistent
+			s.SyncSource = from
+		}
+	})
+	if err != nil {
+		return v.legError("record of the copy", err)
+	}
+	v.mu.Lock()
+	v.suspectToDirty()
+	v.unsyncedToDirty()
+	v.mu.Unlock()
+	v.sendMap(l)
+	return nil
+}
+
+// sendMap tells the source which blocks this leg changed without the other one.
+func (v *Volume) sendMap(l *link.Lane) {
+	blocks := v.size / Block
+	dirty := v.meta.Dirty()
+	for at := int64(0); at < blocks; at += mapChunkBytes * 8 {
+		end := min(at+mapChunkBytes*8, blocks)
+		bits := make([]byte, (end-at+7)/8)
+		for b := at; b < end; {
+			from, n := dirty.Next(b, blocks)
+			if n == 0 || from >= end {
+				break
+			}
+			for k := from; k < min(from+n, end); k++ {
+				bits[(k-at)/8] |= 1 << ((k - at) % 8)
+			}
+			b = from + n
+		}
+		f := &link.Frame{Type: link.Map, Volume: v.handleNow(), Offset: uint64(at * Block), Payload: bits}
+		if end == blocks {
+			f.Flags = link.Last
+		}
+		l.Send(f, nil)
+	}
+}
+
+// takeMap unites the target's map with ours.
+func (v *Volume) takeMap(s *source, f *link.Frame) error {
+	first := int64(f.Offset) / Block
+	blocks := v.size / Block
+	if f.Offset%Block != 0 || first >= blocks || int64(len(f.Payload)) > (blocks-first+7)/8 {
+		return fmt.Errorf("%w: map beyond the volume", link.ErrFrame)
+	}
+	v.mu.Lock()
+	for i, bits := range f.Payload {
+		for k := int64(0); bits != 0; k++ {
+			if b := first + int64(i)*8 + k; bits&1 != 0 && b < blocks {
+				v.meta.Dirty().Set(b, 1)
+			}
+			bits >>= 1
+		}
+	}
+	v.mu.Unlock()
+	if f.Flags&link.Last != 0 {
+		s.mapOnce.Do(func() { close(s.mapped) })
+	}
+	return nil
+}
+
+// Frame takes a frame of lane l for this volume, in lane order and without waiting for a device. An error ends
+// the lane. The payload is given back here.
+func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
+	v.mu.Lock()
+	facts, mine, copying, sink := v.facts, v.lane == l, v.copying, v.sink
+	v.mu.Unlock()
+	if !mine || !facts.Ready {
+		return drop(f, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID))
+	}
+	switch f.Type {
+	case link.Write, link.Zero:
+		if !stage.TakesWrites(facts) {
+			return drop(f, fmt.Errorf("%w: write in stage %s", link.ErrFrame, stage.Of(facts)))
+		}
+		return v.apply(l, f)
+	case link.Resync:
+		if sink == nil {
+			return drop(f, fmt.Errorf("%w: resync without a copy", link.ErrFrame))
+		}
+		v.count.resync.Add(int64(len(f.Payload)))
+		return v.apply(l, f)
+	case link.Flush:
+		v.spawn(func() { l.Ack(f.Request, v.syncStatus()) })
+		return drop(f, nil)
+	case link.Map, link.DigestReply, link.BarrierDone, link.LeavesReply:
+		if copying == nil {
+			return drop(f, nil) // of a copy that was given up
+		}
+		if f.Type == link.Map {
+			return drop(f, v.takeMap(copying, f))
+		}
+		return drop(f, copying.answer(f))
+	case link.Digest, link.Barrier, link.Leaves:
+		if sink == nil {
+			return drop(f, fmt.Errorf("%w: %d without a copy", link.ErrFrame, f.Type))
+		}
+		return v.prove(l, f, sink)
+	default:
+	}
+	return drop(f, fmt.Errorf("%w: type %d", link.ErrFrame, f.Type))
+}
+
+func drop(f *link.Frame, err error) error {
+	if f.Payload != nil {
+		block.Put(f.Payload)
+	}
+	return err
+}
+
+func (v *Volume) spawn(f func()) {
+	v.wg.Add(1)
+	go func() { defer v.wg.Done(); f() }()
+}
+
+// apply writes a frame's blocks. The place in the overlap lock is taken here, in lane order.
+func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
+	off, n := int64(f.Offset), int64(f.Length)
+	if v.inRange(off, n) != nil || n > MaxRequest || f.Type == link.Zero != (len(f.Payload) == 0) ||
+		f.Type != link.Zero && int64(len(f.Payload)) != n || f.Request == 0 {
+		return drop(f, fmt.Errorf("%w: range of a write", link.ErrFrame))
+	}
+	v.leaves.touch(off, n)
+	c := v.locks.enqueue(off/Block, n/Block, true)
+	v.spawn(func() {
+		<-c.granted
+		status := v.write(f, off, n)
+		v.leaves.touch(off, n)
+		v.locks.release(c)
+		_ = drop(f, nil) //nolint:errcheck // always nil
+		l.Ack(f.Request, status)
+	})
+	return nil
+}
+
+func (v *Volume) write(f *link.Frame, off, n int64) uint32 {
+	var err error
+	if f.Type == link.Zero {
+		err = v.data.Zero(off, n, durability(f.Flags&link.FUA != 0))
+	} else {
+		err = v.data.WriteAt(f.Payload, off, durability(f.Flags&link.FUA != 0))
+	}
+	if err != nil {
+		_ = v.legError("write", err) //nolint:errcheck // told by the status
+		return statusFailed
+	}
+	return statusDone
+}
+
+func (v *Volume) syncStatus() uint32 {
+	if err := v.data.Sync(); err != nil {
+		_ = v.legError("sync", err) //nolint:errcheck // told by the status
+		return statusFailed
+	}
+	return statusDone
+}
+
+// prove answers the questions of a source. Locks are taken in lane order: an answer is about exactly the frames
+// before the question.
+func (v *Volume) prove(l *link.Lane, f *link.Frame, s *sink) error {
+	off, n := int64(f.Offset), int64(f.Length)
+	switch {
+	case f.Type == link.Digest:
+		if v.inRange(off, n) != nil || n > meta.ExtentBytes || int64(len(f.Payload)) != n/Block*digestBytes {
+			return drop(f, fmt.Errorf("%w: range of digests", link.ErrFrame))
+		}
+		c := v.locks.enqueue(off/Block, n/Block, false)
+		v.spawn(func() { v.answerDigest(l, f, c) })
+	case f.Type == link.Leaves:
+		if len(f.Payload)%sha256.Size != 0 || f.Offset > uint64(meta.Extents(v.size)) {
+			return drop(f, fmt.Errorf("%w: leaves", link.ErrFrame))
+		}
+		v.spawn(func() { v.answerLeaves(l, f) })
+	case f.Flags&link.Last != 0:
+		c := v.locks.enqueue(0, v.size/Block, true)
+		v.spawn(func() { v.answerBarrier(s.ctx, l, f, c) })
+	default:
+		v.spawn(func() { v.answerBarrier(s.ctx, l, f, nil) })
+	}
+	return nil
+}
+
+func (v *Volume) answerDigest(l *link.Lane, f *link.Frame, c *claim) {
+	<-c.granted
+	off, n := int64(f.Offset), int64(f.Length)
+	sums, err := v.blockDigests(off, n)
+	v.locks.release(c)
+	if err != nil {
+		l.Close(drop(f, err))
+		return
+	}
+	bits := make([]byte, (n/Block+7)/8)
+	for b := int64(0); b < n/Block; b++ {
+		at := b * digestBytes
+		if string(sums[at:at+digestBytes]) != string(f.Payload[at:at+digestBytes]) {
+			bits[b/8] |= 1 << (b % 8)
+		}
+	}
+	_ = drop(f, nil) //nolint:errcheck // always nil
+	l.Send(&link.Frame{Type: link.DigestReply, Volume: v.handleNow(), Offset: uint64(off), Payload: bits}, nil)
+}
+
+// answerBarrier syncs and then re-reads what was written since the last time, so that the root speaks of the
+// medium (replication.md 10.4). With the claim of a hard barrier nothing is written meanwhile.
+func (v *Volume) answerBarrier(ctx context.Context, l *link.Lane, f *link.Frame, c *claim) {
+	_ = drop(f, nil) //nolint:errcheck // always nil
+	if c != nil {
+		<-c.granted
+		defer v.locks.release(c)
+	}
+	err := v.data.Sync()
+	if err != nil {
+		err = v.legError("sync", err)
+	} else {
+		err = v.refresh(ctx, c != nil)
+	}
+	if err != nil {
+		l.Close(err)
+		return
+	}
+	root := v.leaves.root(v.ID, v.size)
+	l.Send(&link.Frame{Type: link.BarrierDone, Volume: v.handleNow(), Payload: root[:]}, nil)
+}
+
+func (v *Volume) answerLeaves(l *link.Lane, f *link.Frame) {
+	mine := v.leaves.flat()
+	at := int(f.Offset) * sha256.Size
+	extents := len(f.Payload) / sha256.Size
+	bits := make([]byte, (extents+7)/8)
+	for e := range extents {
+		p := f.Payload[e*sha256.Size : (e+1)*sha256.Size]
+		q := at + e*sha256.Size
+		if q+sha256.Size > len(mine) || string(mine[q:q+sha256.Size]) != string(p) {
+			bits[e/8] |= 1 << (e % 8)
+		}
+	}
+	offset := f.Offset
+	_ = drop(f, nil) //nolint:errcheck // always nil
+	l.Send(&link.Frame{Type: link.LeavesReply, Volume: v.handleNow(), Offset: offset, Payload: bits}, nil)
+}

@@ -1,0 +1,546 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+
+	"duet/replication/block"
+	"duet/replication/link"
+	"duet/replication/meta"
+	"duet/replication/volume/stage"
+)
+
+// Limits of a copy.
+const (
+	pieceBytes    = 256 << 10 // one RESYNC: locked, read, enqueued, unlocked
+	digestBytes   = 16        // of SHA-256, per block: CRC32C is too weak to skip a copy
+	digestWindow  = 4         // extents compared ahead
+	mapChunkBytes = 32 << 10  // of dirty bits, per MAP frame
+)
+
+var errCopyOver = errors.New("the copy ended")
+
+// source is a copy from this leg to the peer's.
+type source struct {
+	v      *Volume
+	lane   *link.Lane
+	ctx    context.Context
+	cancel context.CancelFunc
+	digest bool // compare the whole volume
+	live   bool // requests go on meanwhile
+	keep   bool // both legs count: record "end not confirmed"
+	proof  bool // Hold and Prove follow
+
+	mapped  chan struct{} // the target's map arrived
+	mapOnce sync.Once
+
+	mu      sync.Mutex
+	replies map[replyKey]chan []byte
+	failed  error
+}
+
+// replyKey names what an answer belongs to.
+type replyKey struct {
+	kind   link.Type
+	offset uint64
+}
+
+// Source is the handle of a copy for whoever coordinates the volumes.
+type Source struct{ *source }
+
+// BeginSource makes this leg the source on lane l. From here the stage follows the copy; Run does the work.
+func (v *Volume) BeginSource(l *link.Lane, byDigest, proof bool) (*Source, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lane != l || v.facts.Failed || v.closed {
+		return nil, errCopyOver
+	}
+	v.endCopy()
+	v.facts.InStep = false
+	ctx, cancel := context.WithCancel(v.ctx)
+	s := &source{
+		v: v, lane: l, ctx: ctx, cancel: cancel, digest: byDigest, proof: proof,
+		live: v.facts.Self && !v.facts.Peer, keep: v.facts.Peer,
+		mapped: make(chan struct{}), replies: map[replyKey]chan []byte{},
+	}
+	v.copying = s
+	v.facts.Role, v.facts.Phase = stage.Source, stage.Exchange
+	v.count.dirtyAtStart.Store(0)
+	v.wake()
+	return &Source{s}, nil
+}
+
+// Run exchanges maps and copies until nothing is different but what is in flight.
+func (s *source) Run() error {
+	v := s.v
+	if !s.live {
+		if err := s.drain(); err != nil {
+			return err
+		}
+	} else if err := s.excluded(); err != nil {
+		return err
+	}
+	err := v.meta.Change(func(sb *meta.Superblock) {
+		sb.Flags |= meta.FlagOpen
+		if s.keep {
+			sb.ResyncFlags |= meta.ResyncUnconfirmed
+		}
+	})
+	if err != nil {
+		return v.legError("record of the copy", err)
+	}
+	select {
+	case <-s.mapped:
+	case <-s.ctx.Done():
+		return errCopyOver
+	}
+	v.mu.Lock()
+	v.suspectToDirty()
+	if s.digest {
+		v.count.dirtyAtStart.Store(v.size)
+	} else {
+		v.count.dirtyAtStart.Store(v.meta.Dirty().Count() * Block)
+	}
+	v.mu.Unlock()
+	if !s.setPhase(stage.Copying) {
+		return errCopyOver
+	}
+	if s.digest {
+		if err := s.compare(func(int64) bool { return true }); err != nil {
+			return err
+		}
+	}
+	if err := s.converge(); err != nil {
+		return err
+	}
+	return s.settleLeaves()
+}
+
+// settleLeaves digests ahead of the proof, on both legs, so that the hold is short.
+func (s *source) settleLeaves() error {
+	if !s.proof {
+		return nil // a reconcile inside a session compared every block already, or knew them
+	}
+	for range maxSoftRounds {
+		if _, err := s.barrier(false); err != nil {
+			return err
+		}
+		if s.v.leaves.staleCount() <= staleLeavesLimit {
+			break
+		}
+	}
+	return nil
+}
+
+// excluded waits until the exclusion of the target is durable: before that nothing is served alone either.
+func (s *source) excluded() error {
+	return s.until(func() bool { return s.v.facts.Excluded })
+}
+
+// drain waits until no request holds a place.
+func (s *source) drain() error { return s.until(func() bool { return len(s.v.active) == 0 }) }
+
+func (s *source) until(ready func() bool) error { return s.v.until(s.ctx, ready) }
+
+// until waits for a condition on the facts.
+func (v *Volume) until(ctx context.Context, ready func() bool) error {
+	for {
+		v.mu.Lock()
+		if ready() {
+			v.mu.Unlock()
+			return nil
+		}
+		changed := v.changed
+		v.waiters++
+		v.mu.Unlock()
+		var err error
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			err = errCopyOver
+		}
+		v.leaveWait()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// setPhase moves on, unless the copy is over.
+func (s *source) setPhase(p stage.Phase) bool {
+	s.v.mu.Lock()
+	defer s.v.mu.Unlock()
+	if s.v.copying != s {
+		return false
+	}
+	s.v.facts.Phase = p
+	s.v.wake()
+	return true
+}
+
+// Hold stops new writes and waits until those in flight ended and everything marked is over there.
+func (s *source) Hold() error {
+	if !s.setPhase(stage.Holding) {
+		return errCopyOver
+	}
+	if err := s.drain(); err != nil {
+		return err
+	}
+	return s.converge()
+}
+
+// Release lets writes go on after a proof that failed.
+func (s *source) Release() { s.setPhase(stage.Copying) }
+
+// converge sends dirty blocks in ascending order until none is left without a frame in flight; while held,
+// until none is in flight either.
+func (s *source) converge() error {
+	v := s.v
+	buf := make([]interval, 0, 64)
+	for {
+		buf = s.pass(buf[:0])
+		for _, piece := range buf {
+			if err := s.send(piece); err != nil {
+				return err
+			}
+		}
+		if len(buf) > 0 {
+			continue
+		}
+		err := s.until(func() bool {
+			return len(v.lastSent) == 0 || s.failed != nil || v.facts.Phase == stage.Copying && s.live
+		})
+		if err != nil {
+			return err
+		}
+		v.mu.Lock()
+		failed, left := s.failed, v.meta.Dirty().Count()
+		v.mu.Unlock()
+		if failed != nil {
+			return failed
+		}
+		if left == 0 || s.live && v.phase() == stage.Copying {
+			return nil
+		}
+	}
+}
+
+func (v *Volume) phase() stage.Phase {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.facts.Phase
+}
+
+// pass lists pieces of dirty blocks that are not on their way.
+func (s *source) pass(out []interval) []interval {
+	v := s.v
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	dirty := v.meta.Dirty()
+	for at := int64(0); len(out) < cap(out); {
+		from, n := dirty.Next(at, pieceBytes/Block)
+		if n == 0 {
+			break
+		}
+		at = from + n
+		for n > 0 && v.lastSent[from] != 0 {
+			from, n = from+1, n-1
+		}
+		k := int64(0)
+		for k < n && v.lastSent[from+k] == 0 {
+			k++
+		}
+		if k > 0 {
+			out = append(out, interval{from, k})
+			at = from + k
+		}
+	}
+	return out
+}
+
+// send copies one piece: lock, read, enqueue, unlock. The lane keeps the order, so a newer write is neither
+// overtaken nor undone (replication.md 10.2).
+func (s *source) send(p interval) error {
+	v := s.v
+	c, err := v.locks.lock(s.ctx, p.from, p.n, false)
+	if err != nil {
+		return errCopyOver
+	}
+	defer v.locks.release(c)
+	buf := block.Get(int(p.n * Block))
+	if err := v.data.ReadAt(buf, p.from*Block); err != nil {
+		block.Put(buf)
+		return v.legError("read for the copy", err)
+	}
+	id := v.noteSent(p.from, p.n)
+	v.count.resync.Add(p.n * Block)
+	f := &link.Frame{Type: link.Resync, Volume: v.handleNow(), Offset: uint64(p.from * Block), Length: uint32(len(buf)), Payload: buf}
+	s.lane.Send(f, func(status uint32, err error) {
+		block.Put(buf)
+		v.sent(s, id, p, status, err)
+	})
+	return nil
+}
+
+// sendCatching sends a write to a target without waiting for it; the request's buffer may be gone before the
+// frame is.
+func (v *Volume) sendCatching(q *request, f *link.Frame) {
+	if !q.zero {
+		f.Payload = block.Get(len(q.p))
+		copy(f.Payload, q.p)
+	}
+	p := interval{q.first(), q.blocks()}
+	id := v.noteSent(p.from, p.n)
+	v.mu.Lock()
+	s := v.copying
+	v.mu.Unlock()
+	q.lane.Send(f, func(status uint32, err error) {
+		_ = drop(f, nil) //nolint:errcheck // always nil
+		v.sent(s, id, p, status, err)
+	})
+}
+
+// noteSent remembers the newest frame of each block, so that an answer to an older one clears nothing.
+func (v *Volume) noteSent(from, n int64) uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.sends++
+	for b := from; b < from+n; b++ {
+		v.lastSent[b] = v.sends
+	}
+	return v.sends
+}
+
+// sent takes the target's answer: the bit is cleared in RAM now, on disk only after a sync over there (O6).
+func (v *Volume) sent(s *source, id uint64, p interval, status uint32, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	ok := err == nil && status == 0 && s != nil && v.copying == s
+	for b := p.from; b < p.from+p.n; b++ {
+		if v.lastSent[b] != id {
+			continue
+		}
+		delete(v.lastSent, b)
+		if ok {
+			v.unsynced.Set(b, 1)
+			v.meta.Acked(b, 1)
+		}
+	}
+	v.sinceFlush.Add(p.n * Block)
+	if s != nil && !ok && s.failed == nil {
+		s.failed = fmt.Errorf("the target answered status %d, error %w", status, errors.Join(err, errCopyOver))
+	}
+	if v.waiters > 0 && (len(v.lastSent) == 0 || !ok) {
+		v.wake()
+	}
+}
+
+// compare digests extents and marks the blocks that differ.
+func (s *source) compare(want func(extent int64) bool) error {
+	window := make(chan struct{}, digestWindow)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	extents := meta.Extents(s.v.size)
+	for e := int64(0); e < extents; e++ {
+		if !want(e) {
+			continue
+		}
+		window <- struct{}{}
+		answer, err := s.offer(e)
+		if err != nil {
+			mu.Lock()
+			first = err
+			mu.Unlock()
+			break
+		}
+		wg.Add(1)
+		go func() {
+			defer func() { <-window; wg.Done() }()
+			if err := s.different(e, answer); err != nil {
+				mu.Lock()
+				first = err
+				mu.Unlock()
+			}
+		}()
+	}
+	wg.Wait()
+	return first
+}
+
+// offer sends the digests of one extent, taken under its lock and enqueued before it is released.
+func (s *source) offer(e int64) (chan []byte, error) {
+	v := s.v
+	off := e * meta.ExtentBytes
+	n := min(meta.ExtentBytes, v.size-off)
+	c, err := v.locks.lock(s.ctx, off/Block, n/Block, false)
+	if err != nil {
+		return nil, errCopyOver
+	}
+	defer v.locks.release(c)
+	sums, err := v.blockDigests(off, n)
+	if err != nil {
+		return nil, err
+	}
+	answer := s.expect(link.DigestReply, uint64(off))
+	s.lane.Send(&link.Frame{Type: link.Digest, Volume: v.handleNow(), Offset: uint64(off), Length: uint32(n), Payload: sums}, nil)
+	return answer, nil
+}
+
+func (s *source) different(e int64, answer chan []byte) error {
+	bits, err := s.await(answer)
+	if err != nil {
+		return err
+	}
+	first := e * meta.BlocksPerExtent
+	blocks := min(meta.BlocksPerExtent, s.v.size/Block-first)
+	if int64(len(bits)) != (blocks+7)/8 {
+		return fmt.Errorf("%w: digest reply of %d bytes", link.ErrFrame, len(bits))
+	}
+	s.v.mu.Lock()
+	defer s.v.mu.Unlock()
+	for b := int64(0); b < blocks; b++ {
+		if bits[b/8]&(1<<(b%8)) != 0 {
+			s.v.meta.Dirty().Set(first+b, 1)
+		}
+	}
+	return nil
+}
+
+// blockDigests reads a range of this leg and digests each block.
+func (v *Volume) blockDigests(off, n int64) ([]byte, error) {
+	buf := block.Get(digestRead)
+	defer block.Put(buf)
+	sums := make([]byte, 0, n/Block*digestBytes)
+	for at := off; at < off+n; {
+		p := buf[:min(int64(len(buf)), off+n-at)]
+		if err := v.data.ReadAt(p, at); err != nil {
+			return nil, v.legError("read for a digest", err)
+		}
+		for b := 0; b < len(p); b += Block {
+			d := sha256.Sum256(p[b : b+Block])
+			sums = append(sums, d[:digestBytes]...)
+		}
+		at += int64(len(p))
+	}
+	v.count.digest.Add(n)
+	return sums, nil
+}
+
+// expect registers for an answer that is about to be asked for.
+func (s *source) expect(kind link.Type, offset uint64) chan []byte {
+	ch := make(chan []byte, 1)
+	s.mu.Lock()
+	s.replies[replyKey{kind, offset}] = ch
+	s.mu.Unlock()
+	return ch
+}
+
+func (s *source) await(ch chan []byte) ([]byte, error) {
+	select {
+	case b := <-ch:
+		return b, nil
+	case <-s.ctx.Done():
+		return nil, errCopyOver
+	case <-s.lane.Dead():
+		return nil, link.ErrLost
+	}
+}
+
+// answer hands a reply frame to whoever waits for it; nobody does is a protocol error.
+func (s *source) answer(f *link.Frame) error {
+	s.mu.Lock()
+	key := replyKey{f.Type, f.Offset}
+	ch := s.replies[key]
+	delete(s.replies, key)
+	s.mu.Unlock()
+	if ch == nil {
+		return fmt.Errorf("%w: answer to nothing", link.ErrFrame)
+	}
+	ch <- bytes.Clone(f.Payload)
+	return nil
+}
+
+// barrier asks the target for its root after everything sent so far, and brings this leg's leaves up to date
+// meanwhile. A hard one belongs to the proof: both legs are synced and nothing is written.
+func (s *source) barrier(hard bool) (theirs Leaf, err error) {
+	f := &link.Frame{Type: link.Barrier, Volume: s.v.handleNow()}
+	if hard {
+		f.Flags = link.Last
+	}
+	answer := s.expect(link.BarrierDone, 0)
+	s.lane.Send(f, nil)
+	if hard {
+		if err := s.v.data.Sync(); err != nil {
+			return theirs, s.v.legError("sync", err)
+		}
+	}
+	if err := s.v.refresh(s.ctx, false); err != nil {
+		return theirs, err
+	}
+	b, err := s.await(answer)
+	if err != nil {
+		return theirs, err
+	}
+	if len(b) != len(theirs) {
+		return theirs, fmt.Errorf("%w: root of %d bytes", link.ErrFrame, len(b))
+	}
+	return Leaf(b), nil
+}
+
+// Prove compares the roots of both legs while everything is held. When they differ it marks the differing blocks.
+func (s *source) Prove() (root Leaf, equal bool, err error) {
+	theirs, err := s.barrier(true)
+	if err != nil {
+		return root, false, err
+	}
+	root = s.v.leaves.root(s.v.ID, s.v.size)
+	if root == theirs {
+		return root, true, nil
+	}
+	bits, err := s.askLeaves()
+	if err != nil {
+		return root, false, err
+	}
+	err = s.compare(func(e int64) bool { return bits[e/8]&(1<<(e%8)) != 0 })
+	return root, false, err
+}
+
+// askLeaves finds the extents that differ.
+func (s *source) askLeaves() ([]byte, error) {
+	all := s.v.leaves.flat()
+	extents := len(all) / len(Leaf{})
+	bits := make([]byte, 0, (extents+7)/8)
+	const chunk = link.MaxPayload / 2 // a multiple of 8 leaves
+	for at := 0; at < len(all); at += chunk {
+		part := all[at:min(at+chunk, len(all))]
+		answer := s.expect(link.LeavesReply, uint64(at/len(Leaf{})))
+		s.lane.Send(&link.Frame{
+			Type: link.Leaves, Volume: s.v.handleNow(), Offset: uint64(at / len(Leaf{})), Payload: part,
+		}, nil)
+		b, err := s.await(answer)
+		if err != nil {
+			return nil, err
+		}
+		bits = append(bits, b...)
+	}
+	if len(bits) != (extents+7)/8 {
+		return nil, fmt.Errorf("%w: leaves reply of %d bytes", link.ErrFrame, len(bits))
+	}
+	return bits, nil
+}
+
+// Flush makes the target sync what it acknowledged.
+func (s *source) Flush() error {
+	if !s.v.flushPeer(s.lane) {
+		return errCopyOver
+	}
+	if err := s.v.data.Sync(); err != nil {
+		return s.v.legError("sync", err)
+	}
+	return nil
+}

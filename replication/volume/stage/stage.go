@@ -1,0 +1,199 @@
+// Package stage says in which stage a volume's engine is and what the stage allows: the table of
+// replication.md section 9.1 as pure functions.
+//
+// A stage is never entered or left: it follows from facts, every time anew. So a fact that changes by a grant,
+// a lane, a device or a finished copy cannot meet a forgotten transition, and two facts that change at once
+// cannot race. The engine keeps the facts under one lock, calls Of after each change and wakes who waits.
+package stage
+
+import "duet/replication/control"
+
+// Stage is the word for people and the key of the rules below.
+type Stage uint8
+
+// The stages.
+const (
+	Creating    Stage = iota // the leg is not there yet
+	Failed                   // the leg is dead; held
+	Held                     // no right, no lane, or the legs are not known to be equal
+	Paired                   // both legs, lane up
+	Alone                    // own leg only, the other one is excluded
+	Exchanging               // alone, while the target's map is fetched
+	Catching                 // alone, while the target also gets every new write
+	Preparing                // nothing is issued: proof, or proved and waiting for the grant
+	Reconciling              // both legs count but may differ: nothing is served until they are equal
+	Target                   // this leg is being written by the other node
+)
+
+var names = [...]string{
+	"creating", "failed", "held", "paired", "alone", "exchanging", "catching", "preparing", "reconciling", "target",
+}
+
+// String is the word of VolumeStatus.
+func (s Stage) String() string { return names[s] }
+
+// Role is this leg's part in a copy.
+type Role uint8
+
+// The roles.
+const (
+	NoCopy Role = iota
+	Source
+	Sink
+)
+
+// Phase of a copy at its source.
+type Phase uint8
+
+// The phases, in their order.
+const (
+	Exchange Phase = iota // before the target's map arrived
+	Copying
+	Holding // for the proof, and after it until the next grant
+)
+
+// Facts are everything a stage depends on.
+type Facts struct {
+	Ready    bool // the leg is open
+	Failed   bool // a write or sync error, on this leg
+	Mode     control.Mode
+	Owner    bool
+	Self     bool // this leg is in Legs ∩ Members
+	Peer     bool
+	InStep   bool // on the living lane, the legs are known to be equal but for writes in flight
+	Excluded bool // the exclusion of the other leg is durable (O5)
+	Sound    bool // this leg's data may be read: it was served or equal in this life of the daemon
+	Role     Role
+	Phase    Phase
+}
+
+// Of is the stage.
+func Of(f Facts) Stage {
+	switch {
+	case !f.Ready:
+		return Creating
+	case f.Failed:
+		return Failed
+	}
+	switch f.Mode {
+	case control.Paired:
+		return paired(f)
+	case control.Solo:
+		return solo(f)
+	case control.Joining, control.Prepared:
+		if f.Role == Sink || f.InStep {
+			return Target
+		}
+		return Held
+	case control.Resolving:
+		switch {
+		case f.Role == NoCopy:
+			return Held
+		case f.Phase == Holding:
+			return Preparing
+		}
+		return Reconciling
+	case control.Frozen, control.Revoked:
+		return Held
+	}
+	return Held
+}
+
+func paired(f Facts) Stage {
+	switch {
+	case !f.Self:
+		return Held
+	case !f.Peer:
+		if f.Excluded {
+			return Alone
+		}
+		return Held
+	case f.InStep:
+		return Paired
+	case f.Role != NoCopy:
+		return Reconciling
+	}
+	return Held
+}
+
+func solo(f Facts) Stage {
+	switch {
+	case !f.Self:
+		return Held
+	case f.Role == Source && f.Phase == Holding:
+		return Preparing
+	case !f.Excluded:
+		return Held
+	case f.Role == Source && f.Phase == Copying:
+		return Catching
+	case f.Role == Source:
+		return Exchanging
+	}
+	return Alone
+}
+
+// Writes says that new writes and flushes may be issued.
+func Writes(f Facts) bool {
+	switch Of(f) {
+	case Paired, Alone, Exchanging, Catching:
+		return f.Owner
+	case Creating, Failed, Held, Preparing, Reconciling, Target:
+	}
+	return false
+}
+
+// Replies says that a write which is complete may be acknowledged. Preparing lets those in flight end.
+func Replies(f Facts) bool {
+	if Writes(f) {
+		return true
+	}
+	return f.Owner && f.Mode == control.Solo && Of(f) == Preparing
+}
+
+// Reads says that this leg may answer reads. While frozen, or while the lane is away, an owner whose leg is
+// sound goes on reading: nobody else can own the volume before the deadline (replication.md section 7).
+func Reads(f Facts) bool {
+	if !f.Owner || !f.Ready || f.Failed || !f.Self {
+		return false
+	}
+	switch f.Mode {
+	case control.Paired:
+		return f.InStep || f.Sound && f.Role == NoCopy
+	case control.Frozen:
+		return f.Sound
+	case control.Solo:
+		return f.Excluded || f.Sound
+	case control.Revoked, control.Joining, control.Resolving, control.Prepared:
+	}
+	return false
+}
+
+// KeepsLocks says that a write whose end is not known keeps its range locked: a read must not see it while it may
+// still be undone. Otherwise the range must be free for a copy, and nothing reads it.
+func KeepsLocks(f Facts) bool {
+	if !f.Owner || f.Role != NoCopy && Of(f) != Catching && Of(f) != Exchanging && Of(f) != Preparing {
+		return false
+	}
+	switch f.Mode {
+	case control.Paired, control.Frozen, control.Solo:
+		return true
+	case control.Revoked, control.Joining, control.Resolving, control.Prepared:
+	}
+	return false
+}
+
+// TakesWrites says that replicated writes of the owner may be applied to this leg.
+func TakesWrites(f Facts) bool {
+	if f.Owner && f.Mode == control.Paired {
+		return false
+	}
+	if f.Mode == control.Paired && f.Role == Source && f.Phase == Holding {
+		return true // the target, which is the owner, learned of the end first
+	}
+	switch Of(f) {
+	case Paired, Target:
+		return true
+	case Creating, Failed, Held, Alone, Exchanging, Catching, Preparing, Reconciling:
+	}
+	return false
+}

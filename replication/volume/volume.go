@@ -1,0 +1,472 @@
+// Package volume is the engine of one mirrored disk on one node: it takes the guest's reads, writes and
+// flushes, keeps this node's leg, sends writes to the other node's leg, and brings a leg that fell behind up to
+// date and proves it.
+//
+// It promises what replication.md section 1 lists: a write is acknowledged when every leg in Legs has it, a
+// flush when every leg has synced what was acknowledged before it; what was once read never changes back; a leg
+// comes back only by proof; and in doubt a request is held. It knows grants and lanes, but nothing of NBD, of
+// sockets, or of who decides.
+//
+// # How it is built
+//
+// What may happen now is never remembered, it is computed: package stage derives it from a handful of facts
+// (mode, legs, lane, copy), kept under one lock. Whoever changes a fact wakes everybody who waits, and each
+// request looks again. So there are no transitions to forget, only facts to keep true.
+//
+// A request is a goroutine (the NBD server's). A write waits until writes may be issued, takes its range in the
+// overlap lock, is sent to the peer and written here at the same time, and waits for both. If its lane goes
+// away it parks: its end is unknown, so it keeps its range, and is issued again, to both legs, as soon as that
+// is allowed. A write is idempotent while its client has no answer, so repeating is always right; forgetting
+// never is. When this node stops being the place that may repeat it (another owner, a copy), its blocks are
+// noted as suspect and the request waits like a new one.
+//
+// A grant changes facts and returns; it waits for no device. What needs the disk (a new generation before the
+// first write alone, O5) runs behind it and sets the fact that opens the gate when it is durable.
+//
+// # What was rejected
+//
+// One goroutine that owns all state and gets events: every request would cross it twice, and the waiting that
+// requests do is exactly what goroutines are for. A state machine with named transitions: the first draft had
+// forty, and the bugs were in the pairs that could happen at once.
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"duet/replication/block"
+	"duet/replication/control"
+	"duet/replication/link"
+	"duet/replication/meta"
+	"duet/replication/volume/stage"
+)
+
+// Block is the unit of everything: offsets, locks, dirty bits.
+const Block = block.Unit
+
+// Limits.
+const (
+	MaxRequest       = 1 << 20         // one request; the NBD server splits larger ones
+	peerFlushEvery   = time.Second     // bounds the unsynced set (replication.md section 5)
+	peerFlushBytes   = 64 << 20        // the same, by volume of writes
+	storeDirtyEvery  = 5 * time.Second // lazily while alone: an unclean leg is compared whole anyway
+	digestRead       = 1 << 20         // one read for a digest
+	maxProofRounds   = 3               // then the copy fails: something loses writes
+	staleLeavesLimit = 8               // extents that may be digested while writes are held
+	maxSoftRounds    = 3               // tries to get below it
+)
+
+// ErrClosed is the answer while the daemon stops: no answer must reach the guest.
+var ErrClosed = errors.New("the volume is being closed")
+
+// Env is what a volume needs from its surroundings.
+type Env struct {
+	Log   *slog.Logger
+	Fault func(control.Fault)
+	Clock func() int64 // CLOCK_BOOTTIME, ns
+}
+
+// Boottime reads CLOCK_BOOTTIME.
+func Boottime() int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic("CLOCK_BOOTTIME: " + err.Error())
+	}
+	return t.Nano()
+}
+
+// Right is the part of the grant that concerns one volume.
+type Right struct {
+	Mode     control.Mode
+	Epoch    uint64
+	Prepared uint64
+	Session  uint64
+	Owner    control.Node
+	Legs     control.Set // Legs[v] ∩ Members
+	Version  uint32
+}
+
+// Volume is one leg with its engine.
+type Volume struct {
+	ID     meta.ID
+	Name   string
+	Self   control.Node
+	env    Env
+	size   int64
+	boot   meta.ID
+	data   block.Device
+	meta   *meta.Meta
+	locks  rangeLock
+	leaves *leaves
+	count  counters
+
+	deadline atomic.Int64
+
+	mu        sync.Mutex
+	changed   chan struct{}
+	waiters   int
+	closed    bool
+	right     Right
+	facts     stage.Facts
+	lane      *link.Lane
+	handle    uint32 // how this node names the volume on the lane
+	active    map[*request]struct{}
+	suspect   *meta.Bitmap // blocks whose write was given up here with unknown end
+	unsynced  *meta.Bitmap // blocks the other leg acknowledged after its last completed sync
+	clean     bool         // this leg's divergence is known (handshake.Leg.Clean)
+	rebooted  bool
+	excluding bool
+	copying   *source
+	sink      *sink
+	flushing  *flushBatch
+	nextFlush *flushBatch
+	lastSent  map[int64]uint64 // catching: newest frame in flight per block
+	sends     uint64
+	holdSince time.Time
+
+	peerFlush  sync.Mutex // one FLUSH of the unsynced set at a time
+	sinceFlush atomic.Int64
+
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+type counters struct {
+	reads, writes, flushes atomic.Uint64
+	held                   atomic.Int64
+	dirtyAtStart           atomic.Int64
+	resync, digest         atomic.Int64
+	stallMS                atomic.Int64
+}
+
+// New makes a volume whose leg does not exist yet: everything is held.
+func New(id meta.ID, name string, size int64, self control.Node, env Env) *Volume {
+	ctx, stop := context.WithCancel(context.Background())
+	if env.Clock == nil {
+		env.Clock = Boottime
+	}
+	blocks := size / Block
+	return &Volume{
+		ID: id, Name: name, Self: self, env: env, size: size,
+		changed: make(chan struct{}), active: map[*request]struct{}{}, lastSent: map[int64]uint64{},
+		suspect: meta.NewBitmap(blocks), unsynced: meta.NewBitmap(blocks), leaves: newLeaves(size),
+		ctx: ctx, stop: stop,
+	}
+}
+
+// Attach gives the volume its leg. boot is the boot id of this node.
+func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
+	s := m.Super()
+	switch {
+	case s.Volume != v.ID:
+		return fmt.Errorf("leg of volume %s found at the place of %s", s.Volume, v.ID)
+	case int64(s.VolumeBytes) != v.size || data.Size() < v.size:
+		return fmt.Errorf("leg of %d bytes, the volume has %d", s.VolumeBytes, v.size)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.data, v.meta, v.boot = data, m, boot
+	v.clean = !m.Unclean() && m.BadPages() == 0
+	v.rebooted = !v.clean && s.Boot != boot
+	v.facts.Ready = true
+	v.facts.Failed = s.State == meta.Failed || m.ReadOnly()
+	v.wake()
+	v.consider()
+	v.wg.Add(1)
+	go v.background()
+	return nil
+}
+
+// Size is the volume's size in bytes.
+func (v *Volume) Size() int64 { return v.size }
+
+// wake tells everybody that a fact changed. The caller holds mu.
+func (v *Volume) wake() {
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+// live says that the grant's deadline has not passed.
+func (v *Volume) live() bool {
+	d := v.deadline.Load()
+	return d == noDeadline || v.env.Clock() < d
+}
+
+// noDeadline stands for a solo grant; 0 is "no right".
+const noDeadline = -1
+
+// Live is the check before a batch of replies: one clock read.
+func (v *Volume) Live() bool { return v.live() }
+
+// Grant obeys a grant. It only changes facts: when it returns, nothing more is issued under the old one.
+func (v *Volume) Grant(r Right, deadline int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if deadline == 0 {
+		if r.Mode == control.Solo {
+			deadline = noDeadline
+		}
+	}
+	v.deadline.Store(deadline)
+	if r == v.right {
+		if v.waiters > 0 {
+			v.wake()
+		}
+		return
+	}
+	old := v.right
+	v.right = r
+	f := &v.facts
+	f.Mode, f.Owner = r.Mode, r.Owner == v.Self
+	f.Self, f.Peer = r.Legs.Has(v.Self), r.Legs.Has(v.Self^1)
+	if r.Session != old.Session {
+		v.detachLane()
+	}
+	if f.Role != stage.NoCopy && !copies(r, old) {
+		v.endCopy()
+	}
+	if f.Peer || !f.Self {
+		f.Excluded = false
+	}
+	if !f.Self {
+		f.Sound = false
+	}
+	v.wake()
+	v.consider()
+}
+
+// copies says that a copy goes on under the new grant: only while mode and session stay.
+func copies(r, old Right) bool {
+	return r.Session == old.Session && r.Mode == old.Mode && r.Legs == old.Legs
+}
+
+// detachLane forgets the lane: nothing is known to be equal any more. The caller holds mu.
+func (v *Volume) detachLane() {
+	v.lane = nil
+	v.facts.InStep = false
+	v.endCopy()
+}
+
+// endCopy gives a copy up or finishes its hold. The caller holds mu.
+func (v *Volume) endCopy() {
+	if v.copying != nil {
+		v.copying.cancel()
+		v.copying = nil
+	}
+	if v.sink != nil {
+		v.sink.cancel()
+		v.sink = nil
+	}
+	if v.facts.Role == stage.Source && v.meta != nil && v.right.Mode == control.Solo {
+		v.unsyncedToDirty()
+	}
+	v.facts.Role, v.facts.Phase = stage.NoCopy, stage.Exchange
+}
+
+// unsyncedToDirty: what the other leg may have lost again counts as missing there (O5, O6).
+func (v *Volume) unsyncedToDirty() {
+	for at := int64(0); ; {
+		from, n := v.unsynced.Next(at, v.unsynced.Blocks())
+		if n == 0 {
+			return
+		}
+		v.meta.Dirty().Set(from, n)
+		at = from + n
+	}
+}
+
+// LaneUp tells the volume the lane of its session. Nothing is equal before the handshake says so.
+func (v *Volume) LaneUp(l *link.Lane, handle uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.detachLane()
+	v.lane, v.handle = l, handle
+	v.wake()
+}
+
+// LaneDown is the end of that lane.
+func (v *Volume) LaneDown(l *link.Lane) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lane == l {
+		v.detachLane()
+		v.wake()
+	}
+}
+
+// InStep says that the legs are equal on this lane except for writes that their owner sends again.
+func (v *Volume) InStep(l *link.Lane) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lane != l || v.facts.Failed {
+		return
+	}
+	v.endCopy()
+	v.facts.InStep, v.facts.Sound = true, true
+	v.clean, v.rebooted = true, false
+	v.suspect.Clear(0, v.suspect.Blocks())
+	v.wake()
+}
+
+// consider starts what the facts ask for in the background. The caller holds mu.
+func (v *Volume) consider() {
+	f := v.facts
+	alone := f.Self && !f.Peer && (f.Mode == control.Solo || f.Mode == control.Paired)
+	if alone && f.Ready && !f.Failed && !f.Excluded && !v.excluding && !v.closed && f.Role == stage.NoCopy {
+		v.excluding = true
+		v.wg.Add(1)
+		go v.exclude(v.right)
+	}
+}
+
+// exclude makes the exclusion of the other leg durable (O5): the open flag, a generation of our own, and in the
+// dirty map everything the other leg may lack. Only then may a write be acknowledged by this leg alone.
+func (v *Volume) exclude(r Right) {
+	defer v.wg.Done()
+	err := v.recordExclusion(r)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.excluding = false
+	switch {
+	case err != nil:
+		v.env.Log.Error("exclusion of the other leg", "volume", v.ID, "error", err)
+	case v.right == r:
+		v.facts.Excluded, v.facts.Sound = true, true
+		v.wake()
+	default:
+		v.consider()
+	}
+}
+
+func (v *Volume) recordExclusion(r Right) error {
+	if s := v.meta.Super(); s.State != meta.UpToDate {
+		v.fault("REPL-2002", "The only leg that may serve this volume is not up to date",
+			fmt.Sprintf("Its state is %s; the grant names it as the only one with every write.", StateName(s.State)),
+			"Bring the other node back; its leg may be the source.")
+		return errors.New("leg is not up to date")
+	}
+	v.mu.Lock()
+	dirty := v.meta.Dirty()
+	for q := range v.active {
+		dirty.Set(q.first(), q.blocks())
+	}
+	v.unsyncedToDirty()
+	v.unsynced.Clear(0, v.unsynced.Blocks())
+	v.suspectToDirty()
+	v.mu.Unlock()
+	err := v.meta.Change(func(s *meta.Superblock) {
+		v.stampGrant(s, r)
+		s.Flags |= meta.FlagOpen
+		if s.Base.IsZero() {
+			s.Base = s.Current
+			s.History = push(s.History, s.Current)
+			s.Current = meta.Generation{Epoch: r.Epoch, Nonce: nonce()}
+		}
+	})
+	if err == nil {
+		err = v.meta.StoreDirty()
+	}
+	if err != nil {
+		return v.legError("record of the exclusion", err)
+	}
+	return nil
+}
+
+func (v *Volume) suspectToDirty() {
+	for at := int64(0); ; {
+		from, n := v.suspect.Next(at, v.suspect.Blocks())
+		if n == 0 {
+			break
+		}
+		v.meta.Dirty().Set(from, n)
+		at = from + n
+	}
+	v.suspect.Clear(0, v.suspect.Blocks())
+}
+
+// stampGrant records the last grant obeyed.
+func (v *Volume) stampGrant(s *meta.Superblock, r Right) {
+	s.GrantEpoch, s.Legs, s.Owner, s.LegsVersion = r.Epoch, uint8(r.Legs), uint8(r.Owner), uint64(r.Version)
+	if v.clean {
+		s.Boot = v.boot
+	}
+}
+
+func push(history []meta.Generation, g meta.Generation) []meta.Generation {
+	if g.IsZero() {
+		return history
+	}
+	out := append([]meta.Generation{g}, history...)
+	return out[:min(len(out), meta.HistoryMax)]
+}
+
+func nonce() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.LittleEndian.Uint64(b[:]) | 1
+}
+
+// legError makes a write, sync or read error of this leg final: nothing is answered from it any more, and
+// nothing is retried into success (replication.md 9.5). Requests are held: R23 may take the leg out of Legs.
+func (v *Volume) legError(what string, err error) error {
+	v.mu.Lock()
+	first := !v.facts.Failed && !errors.Is(err, block.ErrClosed)
+	if first {
+		v.facts.Failed = true
+		v.facts.InStep = false
+		v.wake()
+		v.wg.Add(1)
+		go v.recordFailure(what, err)
+	}
+	v.mu.Unlock()
+	return fmt.Errorf("%s of leg %s: %w", what, v.ID, err)
+}
+
+func (v *Volume) recordFailure(what string, cause error) {
+	defer v.wg.Done()
+	v.fault("REPL-2021", "A disk failed under a volume's leg", what+": "+cause.Error(),
+		"The volume is held. Replace the drive; the other node still has the data.")
+	err := v.meta.Change(func(s *meta.Superblock) {
+		s.State = meta.Failed
+		s.ReasonText = what
+	})
+	if err != nil {
+		v.env.Log.Error("failed leg not recorded", "volume", v.ID, "error", err)
+	}
+}
+
+func (v *Volume) fault(code, what, why, next string) {
+	v.env.Log.Error("fault", "code", code, "volume", v.ID, "what", what, "why", why)
+	if v.env.Fault != nil {
+		v.env.Fault(control.Fault{Code: code, What: what, Why: why, Next: next, Volume: v.ID.String()})
+	}
+}
+
+// StateName is the word of VolumeStatus.LegState.
+func StateName(s meta.State) string {
+	switch s {
+	case meta.New:
+		return "new"
+	case meta.UpToDate:
+		return "uptodate"
+	case meta.Inconsistent:
+		return "inconsistent"
+	case meta.Outdated:
+		return "outdated"
+	case meta.Failed:
+		return "failed"
+	case meta.Ejected:
+		return "ejected"
+	}
+	return "missing"
+}
