@@ -1,7 +1,19 @@
-// Package fence makes a node be off, and says what it knows about it.
+// Package fence makes a node be off, and says what is known about it.
+//
+// It promises that "confirmed" was seen and not concluded: the node's own BMC, known by its recorded system GUID, said
+// "off" in two successive requests; or every outlet of the node was read off for longer than a power supply holds up,
+// over fresh connections, with a map that a live test proved, while the BMC had fallen silent. Silence, a broken link,
+// a wrong password, a closed port are unknown, whatever else is believed. One order to fence is one run: evidence
+// carries the run and the epoch it was asked for, and never outlives them (hardware.md section 4).
+//
+// The planner (decide.go) is pure and total; the Runner does what it says and reports back. A run ends by itself within
+// 10 s. When its context ends nothing more is sent; what was sent may still hit, and the evidence is unknown.
+//
+// It refuses to switch anything when a BMC answers with another system's GUID: behind a swapped address stands the
+// survivor. It refuses outlets whose map was not proven, and wiring where one outlet feeds both nodes (Check). It
+// never switches "on" while an unanswered "off" may still come. Whom to fence, and when, is decided elsewhere
+// (protocol.md R10, R10b); this package only makes and weighs evidence.
 package fence
-
-import "time"
 
 // Node is a chassis slot.
 type Node uint8
@@ -41,9 +53,64 @@ type Evidence struct {
 	Kind    Kind
 	Verdict Verdict
 	Node    Node
-	Epoch   uint64        // evidence of another epoch, or of an earlier run, is unknown to the caller
-	Run     uint64        // one order to fence = one run
-	At      time.Duration // CLOCK_BOOTTIME when the last read-back was taken
-	Raw     [32]byte      // digest of what was exchanged
-	Why     string        // for people: what was seen, when it is not confirmed
+	Epoch   uint64   // evidence of another epoch, or of an earlier run, is unknown to the caller
+	Run     uint64   // one order to fence = one run
+	At      Boottime // when the last read-back was asked for
+	Raw     [32]byte // digest of what was exchanged
+	Why     string   // for people
+	Fault   *Fault   // what a person has to mend; nil: nothing
+}
+
+// Allows says what evidence lets the survivor do, by the policy table of hardware.md section 4.2, for the kinds that
+// exist now.
+type Allows struct {
+	StartResources bool // the peer's, at once (R10 → R8). If not: by peerWait only
+	WitnessLess    bool // go solo without a witness (R21b)
+	PowerOnByBMC   bool // later, by R10b
+	OutletsOnFirst bool // and before it, the outlets
+}
+
+// Policy is the table. Only confirmed evidence of a kind allows anything.
+func (e Evidence) Policy() Allows {
+	if e.Verdict != Confirmed {
+		return Allows{}
+	}
+	switch e.Kind {
+	case BMCOff:
+		return Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true}
+	case OutletsOff:
+		return Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true, OutletsOnFirst: true}
+	case NoKind:
+		return Allows{}
+	default:
+		return Allows{}
+	}
+}
+
+// String is the kind in words.
+func (k Kind) String() string {
+	switch k {
+	case BMCOff:
+		return "BMC says off"
+	case OutletsOff:
+		return "outlets read off"
+	case NoKind:
+		return "nothing"
+	default:
+		return "invalid"
+	}
+}
+
+// String is the verdict in words.
+func (v Verdict) String() string {
+	switch v {
+	case Unknown:
+		return "unknown"
+	case Confirmed:
+		return "confirmed"
+	case Refused:
+		return "refused"
+	default:
+		return "invalid"
+	}
 }

@@ -2,132 +2,210 @@ package fence
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"duet/ipmi/bmc"
+	"duet/ipmi/pdu"
 )
 
-// Secret is a password; it prints as ***.
-type Secret string
+// Runner fences one node. Run, PowerOn and LiveTest never overlap: a Run ends a PowerOn and a Status that are under
+// way, and waits for a live test.
+type Runner struct {
+	cfg Config
+	bmc *bmc.Client // nil: none
+	pdu *pdu.Client // nil: none
 
-// String hides the value from logs and messages.
-func (Secret) String() string { return "***" }
+	order chan struct{} // holds one token: the Run, PowerOn or LiveTest under way
 
-// GoString hides the value from %#v.
-func (Secret) GoString() string { return "***" }
-
-// BMCConfig says how to reach a node's BMC.
-type BMCConfig struct {
-	Address  string // host or host:port, default port 623
-	User     string
-	Password Secret
-	GUID     string // the system GUID recorded at founding, 32 hex digits; empty: not recorded yet
+	mu          sync.Mutex
+	yielding    map[int]context.CancelFunc // what a Run ends
+	nextYield   int
+	running     int // Runs that wait or are under way
+	bmcPath     Path
+	outletsPath Path
+	guid        string // system GUID of the target: recorded, or learned by a live test; empty: neither
+	switchedOff bool   // this runner switched outlets off
 }
 
-// PDUConfig says how to reach the PDU.
-type PDUConfig struct {
-	Address string // host or host:port, default port 502
-	Product string // a name of ipmi/pdu/products
-	UnitID  uint8
+// New checks cfg and makes a Runner. It reaches no device. Its error is a *Fault.
+func New(cfg Config) (*Runner, error) {
+	t := cfg.Target
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.OwnGUID = strings.ToLower(cfg.OwnGUID)
+	r := &Runner{cfg: cfg, order: make(chan struct{}, 1), yielding: make(map[int]context.CancelFunc)}
+	if t.BMC != nil {
+		client, err := bmc.New(bmc.Config{Address: t.BMC.Address, User: t.BMC.User, Password: string(t.BMC.Password)})
+		if err != nil {
+			return nil, &Fault{CodeBadConfig, fmt.Sprintf("the BMC of node %s", t.Node), err.Error(), "correct the site's setup"}
+		}
+		r.bmc = client
+		r.bmcPath = Path{Kind: PathBMC, Address: t.BMC.Address}
+		r.guid = strings.ToLower(t.BMC.GUID)
+	}
+	if t.PDU != nil {
+		client, err := pdu.New(pdu.Config{Address: t.PDU.Address, Product: t.PDU.Product, UnitID: t.PDU.UnitID})
+		if err != nil {
+			return nil, &Fault{CodeBadConfig, "the PDU", err.Error(), "correct the site's setup"}
+		}
+		r.pdu = client
+		r.outletsPath = Path{Kind: PathOutlets, Address: t.PDU.Address, Outlets: t.Outlets, Proven: t.OutletsProven}
+	}
+	return r, nil
 }
 
-// Target is a node that may be fenced, and the ways to do it.
-type Target struct {
-	Node          Node
-	BMC           *BMCConfig
-	PDU           *PDUConfig
-	Outlets       []int // as printed on the metal, from 1: every PSU of the node
-	OutletsProven bool  // a live test showed that they feed this node
+// Close waits for requests that were cut off; each ends within seconds.
+func (r *Runner) Close() error {
+	if r.bmc != nil {
+		r.bmc.Close()
+	}
+	if r.pdu != nil {
+		r.pdu.Close()
+	}
+	return nil
 }
 
-// Config is all a Runner needs.
-type Config struct {
-	Target  Target
-	OwnGUID string       // system GUID of this node's own BMC, if known: an answer from it is never the peer's
-	Log     *slog.Logger // nil: silent
+// GiveWay makes a context that the next Run ends, and says false if a Run is under way.
+func (r *Runner) giveWay(ctx context.Context) (context.Context, context.CancelFunc, bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := r.nextYield
+	r.nextYield++
+	r.yielding[id] = cancel
+	return ctx, func() {
+		cancel()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.yielding, id)
+	}, r.running == 0
 }
 
-// Request is one order to fence.
-type Request struct {
-	Run   uint64
-	Epoch uint64
+// enter waits for the order token.
+func (r *Runner) enter(ctx context.Context) bool {
+	select {
+	case r.order <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
-// Runner fences one node. One call of Run, PowerOn or LiveTest at a time: a second one waits.
-type Runner struct{ cfg Config }
+func (r *Runner) leave() { <-r.order }
 
-// New checks cfg and makes a Runner. It reaches no device.
-func New(cfg Config) (*Runner, error) { return &Runner{cfg}, nil }
-
-// Run makes the node be off and returns what is known about it. It ends by itself within 10 s; when ctx ends
-// earlier nothing more is sent, the evidence is unknown, and what was sent may still hit.
-func (r *Runner) Run(ctx context.Context, req Request) Evidence { return Evidence{} }
-
-// PowerOn gives the node its power back (R10b): outlets on if this runner switched them off or they read off, then
-// BMC power up if it stays off. It returns when the BMC says "on", or without a BMC when the outlets read on.
-func (r *Runner) PowerOn(ctx context.Context) error { return nil }
-
-// TestStep is one step of a live test.
-type TestStep struct {
-	Name string // "bmc off", "bmc reads off", ...
-	Took time.Duration
+// now is CLOCK_BOOTTIME: it goes on while the machine is suspended, and nobody can set it.
+func now() Boottime {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic(err) // Linux has had it since 2.6.39
+	}
+	return Boottime(t.Nano())
 }
 
-// TestResult says what a live test proved.
-type TestResult struct {
-	BMCProven     bool   // off and on by the BMC, read back
-	OutletsProven bool   // with the outlets off the BMC fell silent, with them on it answered again
-	GUID          string // system GUID that the BMC said: record it
-	Steps         []TestStep
+// askBMC reads identity and power state in one session and notes what it means for the path.
+func (r *Runner) askBMC(ctx context.Context) (BMCAnswer, bmc.GUID, *Fault) {
+	guid, state, err := r.bmc.Identify(ctx)
+	answer, fault := BMCSilent, (*Fault)(nil)
+	switch {
+	case err != nil:
+		fault = r.bmcFault(err)
+		if e, ok := bmc.AsError(err); ok && (e.Class == bmc.LoginRefused || e.Class == bmc.RoleRefused || e.Class == bmc.SuiteRefused) {
+			answer = BMCNoLogin
+		}
+	case !r.isPeer(guid):
+		answer, fault = BMCStranger, r.wrongBMC(guid)
+	case state == bmc.Off:
+		answer = BMCSaysOff
+	case state == bmc.On:
+		answer = BMCSaysOn
+	}
+	if ctx.Err() == nil { // a request that was cut off says nothing about the path
+		r.noteBMC(answer, fault)
+	}
+	return answer, guid, fault
 }
 
-// LiveTest switches the node off and on again by every path it has (hardware.md section 5). The caller has made sure
-// that nothing runs there. progress, if not nil, hears the name of each step as it begins. The node is given its power
-// back whatever fails, as far as that is possible.
-func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (TestResult, error) {
-	return TestResult{}, nil
+// isPeer says whether a GUID may be the target's: the recorded one, and never this node's own.
+func (r *Runner) isPeer(guid bmc.GUID) bool {
+	recorded := r.recordedGUID()
+	return guid.String() != r.cfg.OwnGUID && (recorded == "" || guid.String() == recorded)
 }
 
-// PathState says how a path stands.
-type PathState uint8
-
-// The states of a path.
-const (
-	PathUnknown PathState = iota // not looked at, or no answer
-	PathOn                       // answers; the node has power by it
-	PathOff                      // answers; the node has no power by it
-	PathMixed                    // outlets only: some on, some off
-)
-
-// Path is one way to fence the node, for people.
-type Path struct {
-	Kind    string // "bmc", "outlets"
-	Address string
-	Outlets []int
-	Checked time.Time // zero: never
-	State   PathState
-	Proven  bool // bmc: signed in with its recorded GUID; outlets: the live test showed that they feed this node
-	Fault   *Fault
+func (r *Runner) recordedGUID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.guid
 }
 
-// Fault is what is wrong with a path: code, what, why, next.
-type Fault struct {
-	Code string `json:"code"` // "FENCE-5012"
-	What string `json:"what"`
-	Why  string `json:"why"`
-	Next string `json:"next"`
+// readOutlets reads the PDU and weighs the outlets of the node.
+func (r *Runner) readOutlets(ctx context.Context) (PDUAnswer, *Fault) {
+	outlets, err := r.pdu.Read(ctx)
+	if err != nil {
+		fault := r.pduFault(err)
+		if ctx.Err() == nil {
+			r.noteOutlets(PathUnknown, fault)
+		}
+		return PDUSilent, fault
+	}
+	on, off := 0, 0
+	for _, number := range r.cfg.Target.Outlets {
+		switch {
+		case number > len(outlets):
+			fault := &Fault{CodePDUOutlet, "the PDU at " + r.cfg.Target.PDU.Address, fmt.Sprintf("it has %d outlets, not %d", len(outlets), number), "correct the outlets of the node"}
+			r.noteOutlets(PathUnknown, fault)
+			return PDUSilent, fault
+		case outlets[number-1].On:
+			on++
+		case outlets[number-1].Settled:
+			off++
+		default: // reads off while an earlier "on" may still come: neither
+		}
+	}
+	switch {
+	case off == len(r.cfg.Target.Outlets) && off > 0:
+		r.noteOutlets(PathOff, nil)
+		return OutletsOut, nil
+	case on == len(r.cfg.Target.Outlets):
+		r.noteOutlets(PathOn, nil)
+		return OutletsOn, nil
+	default:
+		r.noteOutlets(PathMixed, nil)
+		return OutletsMix, nil
+	}
 }
 
-// Status is what `duet fence status` shows about one node.
-type Status struct {
-	Node  Node
-	Paths []Path
+func (r *Runner) outletsDown(ctx context.Context) (PDUAnswer, *Fault) {
+	r.mu.Lock()
+	r.switchedOff = true // from the first attempt on: it may be carried out whatever is answered
+	r.mu.Unlock()
+	if err := r.pdu.Switch(ctx, r.cfg.Target.Outlets, false); err != nil {
+		fault := r.pduFault(err)
+		if e, ok := pdu.AsError(err); ok && (e.Class == pdu.WrongIdentity || e.Class == pdu.NoSuchOutlet || e.Class == pdu.Rejected) {
+			return PDURefused, fault
+		}
+		return PDUSilent, fault
+	}
+	return PDUDone, nil
 }
 
-// Status asks every path now; nothing is switched. It ends within 4 s.
-func (r *Runner) Status(ctx context.Context) Status { return Status{} }
-
-// Check refuses wiring that could fence the wrong node: an outlet that feeds both, a BMC address used twice.
-func Check(a, b Target) error { return nil }
-
-// Close ends what runs.
-func (r *Runner) Close() error { return nil }
+// sleep waits, unless ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

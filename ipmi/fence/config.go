@@ -1,0 +1,118 @@
+package fence
+
+import (
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Secret is a password; it prints as ***.
+type Secret string
+
+// String hides the value from logs and messages.
+func (Secret) String() string { return "***" }
+
+// GoString hides the value from %#v.
+func (Secret) GoString() string { return "***" }
+
+// MarshalText hides the value from encoders: a configuration that is printed is not one that is stored.
+func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
+
+// BMCConfig says how to reach a node's BMC.
+type BMCConfig struct {
+	Address  string // host or host:port, default port 623
+	User     string
+	Password Secret
+	GUID     string // the system GUID recorded at founding, 32 hex digits; empty: not recorded yet
+}
+
+// PDUConfig says how to reach the PDU.
+type PDUConfig struct {
+	Address string // host or host:port, default port 502
+	Product string // a name of ipmi/pdu/products
+	UnitID  uint8
+}
+
+// Target is a node that may be fenced, and the ways to do it.
+type Target struct {
+	Node          Node
+	BMC           *BMCConfig // nil: none
+	PDU           *PDUConfig // nil: none
+	Outlets       []int      // as printed on the metal, from 1: every PSU of the node
+	OutletsProven bool       // a live test showed that they feed this node
+}
+
+// Config is all a Runner needs.
+type Config struct {
+	Target  Target
+	OwnGUID string       // system GUID of this node's own BMC, if known: an answer from it is never the peer's
+	Log     *slog.Logger // nil: silent
+}
+
+// Check refuses wiring that could fence the wrong node: an outlet that feeds both, a BMC that stands for both
+// (hardware.md section 4.5). Its error is a *Fault.
+func Check(a, b Target) error {
+	if a.BMC != nil && b.BMC != nil {
+		if sameAddress(a.BMC.Address, b.BMC.Address, "623") {
+			return &Fault{CodeSharedBMC, "both nodes have the same BMC address", a.BMC.Address, "enter the address of each node's own BMC"}
+		}
+		if a.BMC.GUID != "" && strings.EqualFold(a.BMC.GUID, b.BMC.GUID) {
+			return &Fault{CodeSharedBMC, "both nodes have the same system GUID", a.BMC.GUID, "run the live test of both nodes again"}
+		}
+	}
+	if a.PDU != nil && b.PDU != nil && sameAddress(a.PDU.Address, b.PDU.Address, "502") {
+		for _, outlet := range a.Outlets {
+			if slices.Contains(b.Outlets, outlet) {
+				return &Fault{
+					CodeSharedOutlet, fmt.Sprintf("outlet %d feeds both nodes", outlet), "switching one node off would switch the other off too",
+					"give each node outlets of its own, or leave the outlets away and fence by BMC only",
+				}
+			}
+		}
+	}
+	for _, t := range []Target{a, b} {
+		if err := t.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sameAddress(a, b, defaultPort string) bool {
+	full := func(address string) string {
+		if _, _, err := net.SplitHostPort(address); err == nil {
+			return strings.ToLower(address)
+		}
+		return strings.ToLower(net.JoinHostPort(address, defaultPort))
+	}
+	return full(a) == full(b)
+}
+
+func (t Target) check() error {
+	bad := func(why string) error {
+		return &Fault{CodeBadConfig, fmt.Sprintf("the ways to fence node %s", t.Node), why, "correct the site's setup"}
+	}
+	if t.Node > B {
+		return bad("there are two nodes, a and b")
+	}
+	if t.BMC != nil && t.BMC.GUID != "" {
+		if raw, err := hex.DecodeString(t.BMC.GUID); err != nil || len(raw) != 16 {
+			return bad(fmt.Sprintf("system GUID %q has not 32 hex digits", t.BMC.GUID))
+		}
+	}
+	if t.PDU == nil && len(t.Outlets) > 0 {
+		return bad("it has outlets and no PDU")
+	}
+	seen := make(map[int]bool)
+	for _, outlet := range t.Outlets {
+		if outlet < 1 || seen[outlet] {
+			return bad("outlet " + strconv.Itoa(outlet) + " is named twice, or is not counted from 1")
+		}
+		seen[outlet] = true
+	}
+	return nil
+}

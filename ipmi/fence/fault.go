@@ -1,0 +1,118 @@
+package fence
+
+import (
+	"errors"
+	"fmt"
+
+	"duet/ipmi/bmc"
+	"duet/ipmi/pdu"
+)
+
+// Fault is what is wrong with a path: code, what, why, next.
+type Fault struct {
+	Code string `json:"code"` // "FENCE-5012"
+	What string `json:"what"`
+	Why  string `json:"why"`
+	Next string `json:"next"`
+}
+
+// Error is the fault in one line.
+func (f *Fault) Error() string {
+	return fmt.Sprintf("%s: %s: %s. Next: %s", f.Code, f.What, f.Why, f.Next)
+}
+
+// Codes of the faults of fencing.
+const (
+	CodeWrongBMC      = "FENCE-5011"
+	CodeBMCSilent     = "FENCE-5012"
+	CodeBMCLogin      = "FENCE-5013"
+	CodeBMCRole       = "FENCE-5014"
+	CodeBMCSessions   = "FENCE-5015"
+	CodeBMCCannot     = "FENCE-5016"
+	CodeBMCSuite      = "FENCE-5017"
+	CodeBMCFailed     = "FENCE-5018"
+	CodePDUSilent     = "FENCE-5021"
+	CodePDUIdentity   = "FENCE-5022"
+	CodePDUOutlet     = "FENCE-5023"
+	CodePDURejects    = "FENCE-5024"
+	CodePDUWrong      = "FENCE-5025"
+	CodeMapUnproven   = "FENCE-5026"
+	CodeCrossed       = "FENCE-5027"
+	CodePDUSettling   = "FENCE-5028"
+	CodeStaysOn       = "FENCE-5029"
+	CodeSharedOutlet  = "FENCE-5031"
+	CodeSharedBMC     = "FENCE-5032"
+	CodeBadConfig     = "FENCE-5033"
+	CodeNoMeans       = "FENCE-5034"
+	CodeNotPoweredOn  = "FENCE-5041"
+	CodeLiveTest      = "FENCE-5042"
+	CodeNobodyAnswers = "FENCE-5043"
+)
+
+// bmcFault turns a failed call into what a person can act on.
+func (r *Runner) bmcFault(err error) *Fault {
+	what := fmt.Sprintf("the BMC of node %s at %s", r.cfg.Target.Node, r.cfg.Target.BMC.Address)
+	e, ok := bmc.AsError(err)
+	if !ok {
+		return &Fault{CodeBMCFailed, what + " cannot be used", err.Error(), "look at the BMC's own page and log"}
+	}
+	switch e.Class {
+	case bmc.NoAnswer:
+		return &Fault{CodeBMCSilent, what + " does not answer", e.Error(), "check its cable, its address and whether the node has AC"}
+	case bmc.LoginRefused:
+		return &Fault{CodeBMCLogin, what + " refuses the login", e.Error(), "enter the right user and password; it is asked once a minute only"}
+	case bmc.RoleRefused:
+		return &Fault{CodeBMCRole, what + " refuses the role operator", e.Error(), "give the user the role operator on the LAN channel"}
+	case bmc.NoSession:
+		return &Fault{CodeBMCSessions, what + " has no free session", e.Error(), "close other sessions; restart the BMC if they do not end"}
+	case bmc.SuiteRefused:
+		return &Fault{CodeBMCSuite, what + " accepts neither cipher suite 17 nor 3", e.Error(), "enable suite 17 on the BMC or update it"}
+	case bmc.CommandFailed:
+		return &Fault{CodeBMCCannot, what + " answers and does not switch", e.Error(), "look at the BMC's log; test with: duet fence test"}
+	case bmc.Other:
+		return &Fault{CodeBMCFailed, what + " cannot be used", e.Error(), "look at the BMC's own page and log"}
+	default:
+		return &Fault{CodeBMCFailed, what + " cannot be used", e.Error(), "look at the BMC's own page and log"}
+	}
+}
+
+func (r *Runner) wrongBMC(got bmc.GUID) *Fault {
+	why := fmt.Sprintf("it says that it is system %s, recorded is %s", got, r.recordedGUID())
+	if got.String() == r.cfg.OwnGUID {
+		why = fmt.Sprintf("it says that it is system %s, which is this node's own", got)
+	}
+	return &Fault{
+		CodeWrongBMC, fmt.Sprintf("at the address of node %s's BMC, %s, another system answers", r.cfg.Target.Node, r.cfg.Target.BMC.Address),
+		why, "check the addresses of both BMCs; after a node was exchanged, run the live test again",
+	}
+}
+
+func (r *Runner) pduFault(err error) *Fault {
+	what := fmt.Sprintf("the PDU at %s", r.cfg.Target.PDU.Address)
+	e, ok := pdu.AsError(err)
+	if !ok {
+		return &Fault{CodePDUWrong, what + " cannot be used", err.Error(), "look at the PDU's own page and log"}
+	}
+	switch e.Class {
+	case pdu.NoAnswer:
+		return &Fault{CodePDUSilent, what + " does not answer", e.Error(), "check its cable, its address and whether Modbus TCP is enabled there"}
+	case pdu.WrongIdentity:
+		return &Fault{CodePDUIdentity, what + " is another device than before", e.Error(), "check the address; after the PDU was exchanged, enter its product and run the live test again"}
+	case pdu.NoSuchOutlet:
+		return &Fault{CodePDUOutlet, what + " does not have that outlet", e.Error(), "correct the outlets of the node"}
+	case pdu.Rejected:
+		return &Fault{CodePDURejects, what + " rejects the command", e.Error(), "allow writing by Modbus on the PDU; check its IP filter"}
+	case pdu.Settling:
+		return &Fault{CodePDUSettling, what + " did not answer an earlier command, which may still be carried out", e.Error(), "wait; it is read again"}
+	case pdu.BadReply, pdu.Other:
+		return &Fault{CodePDUWrong, what + " gives wrong answers", e.Error(), "check the product and that nothing else answers at this address"}
+	default:
+		return &Fault{CodePDUWrong, what + " cannot be used", e.Error(), "look at the PDU's own page and log"}
+	}
+}
+
+func asFault(err error) (*Fault, bool) {
+	var f *Fault
+	ok := errors.As(err, &f)
+	return f, ok
+}

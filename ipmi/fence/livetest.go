@@ -1,0 +1,253 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"duet/ipmi/bmc"
+)
+
+// TestStep is one step of a live test.
+type TestStep struct {
+	Name string
+	Took time.Duration
+}
+
+// TestResult says what a live test proved.
+type TestResult struct {
+	BMCProven     bool   // off and on by the BMC, read back
+	OutletsProven bool   // with the outlets off the BMC fell silent, with them on it answered again
+	GUID          string // system GUID that the BMC said: record it. Empty: the board has none
+	Steps         []TestStep
+}
+
+// Limits of the steps that wait for hardware.
+const (
+	silentLimit  = 20 * time.Second // for a BMC without AC to fall silent
+	silentProbe  = time.Second      // one question to it
+	silentTwice  = 2                // unanswered questions in a row: one datagram may be lost
+	bmcBootLimit = 3 * time.Minute
+	cleanUpLimit = 4 * time.Minute
+)
+
+// LiveTest switches the node off and on again by every path it has (hardware.md section 5). The caller has made sure
+// that nothing runs there. progress, if not nil, hears the name of each step as it begins. Whatever fails, the node is
+// given its power back as far as that is possible. An error is a *Fault that names the step; the result says what was
+// proven before it.
+func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (TestResult, error) {
+	if !r.enter(ctx) {
+		return TestResult{}, ctx.Err()
+	}
+	defer r.leave()
+	t := &liveTest{r: r, progress: progress}
+	err := t.run(ctx)
+	if err == nil {
+		return t.result, nil
+	}
+	if t.touched {
+		t.tell("give the power back")
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpLimit)
+		defer cancel()
+		if backErr := r.powerOn(clean); backErr != nil {
+			err = fmt.Errorf("%w (and the node could not be switched on again: %w)", err, backErr)
+		}
+	}
+	return t.result, err
+}
+
+type liveTest struct {
+	r        *Runner
+	progress func(string)
+	result   TestResult
+	guid     bmc.GUID
+	touched  bool // something was switched
+}
+
+func (t *liveTest) tell(step string) {
+	if t.progress != nil {
+		t.progress(step)
+	}
+}
+
+// step runs one step and keeps its time.
+func (t *liveTest) step(name string, do func() error) error {
+	t.tell(name)
+	start := time.Now()
+	err := do()
+	t.result.Steps = append(t.result.Steps, TestStep{name, time.Since(start)})
+	t.r.cfg.Log.Info("live test", "node", t.r.cfg.Target.Node.String(), "step", name, "took", time.Since(start), "error", err)
+	if err == nil {
+		return nil
+	}
+	if fault, ok := asFault(err); ok {
+		return fmt.Errorf("live test, step %q: %w", name, fault)
+	}
+	return &Fault{CodeLiveTest, fmt.Sprintf("the live test of node %s failed at step %q", t.r.cfg.Target.Node, name), err.Error(), "mend it and run the test again: duet fence test"}
+}
+
+type testStep struct {
+	name string
+	do   func(context.Context) error
+}
+
+func (t *liveTest) run(ctx context.Context) error {
+	useBMC, useOutlets := t.r.bmc != nil, t.r.pdu != nil && len(t.r.cfg.Target.Outlets) > 0
+	if !useBMC && !useOutlets {
+		return t.r.noMeans()
+	}
+	if !useBMC {
+		return &Fault{
+			CodeLiveTest, fmt.Sprintf("the outlets of node %s cannot be proven", t.r.cfg.Target.Node),
+			"without a BMC nothing shows whether the node lost its power", "set up its BMC",
+		}
+	}
+	steps := []testStep{{"BMC says who it is, and on", t.known}}
+	if useOutlets {
+		steps = append(steps, testStep{"outlets read on", t.outlets(OutletsOn)})
+	}
+	steps = append(steps, testStep{"BMC: power down", t.bmcDown}, testStep{"BMC says off, twice", t.twiceOff})
+	if useOutlets {
+		steps = append(steps,
+			testStep{"outlets: off", t.outletsDown},
+			testStep{"outlets read off", t.outlets(OutletsOut)},
+			testStep{"BMC falls silent", t.silent},
+			testStep{"outlets: on", t.outletsUp},
+			testStep{"BMC answers again", t.answers},
+		)
+	}
+	steps = append(steps, testStep{"BMC: power up, says on", t.bmcUp})
+	for _, s := range steps {
+		if err := t.step(s.name, func() error { return s.do(ctx) }); err != nil {
+			return err
+		}
+	}
+	t.result.BMCProven, t.result.OutletsProven = true, useOutlets
+	t.r.prove(t.guid, useOutlets)
+	return nil
+}
+
+func (t *liveTest) known(ctx context.Context) error {
+	answer, guid, fault := t.r.askBMC(ctx)
+	if fault != nil {
+		return fault
+	}
+	if answer != BMCSaysOn {
+		return errors.New("the node is off; it has to run for the test to show anything")
+	}
+	t.guid = guid
+	if namesSystem(guid) {
+		t.result.GUID = guid.String()
+	}
+	return nil
+}
+
+// outlets waits until all outlets of the node read as wanted.
+func (t *liveTest) outlets(want PDUAnswer) func(context.Context) error {
+	return func(ctx context.Context) error {
+		var fault *Fault
+		err := t.until(ctx, stateLimit, func(ctx context.Context) bool {
+			var answer PDUAnswer
+			answer, fault = t.r.readOutlets(ctx)
+			return answer == want
+		})
+		if err != nil && fault != nil {
+			return fault
+		}
+		return err
+	}
+}
+
+func (t *liveTest) bmcDown(ctx context.Context) error {
+	t.touched = true
+	if err := t.r.bmc.PowerDown(ctx); err != nil {
+		return t.r.bmcFault(err)
+	}
+	return nil
+}
+
+// twiceOff waits for two successive "off", as a run does.
+func (t *liveTest) twiceOff(ctx context.Context) error {
+	var first Boottime
+	return t.until(ctx, stateLimit, func(ctx context.Context) bool {
+		sent := now()
+		answer, _, _ := t.r.askBMC(ctx)
+		switch {
+		case answer != BMCSaysOff:
+			first = 0
+		case first == 0:
+			first = sent
+		default:
+			return sent >= first+bmcApart
+		}
+		return false
+	})
+}
+
+func (t *liveTest) outletsDown(ctx context.Context) error {
+	if answer, fault := t.r.outletsDown(ctx); answer != PDUDone {
+		return fault
+	}
+	return nil
+}
+
+// silent waits until the BMC answers nothing at all: it has no power, so the outlets are the node's.
+func (t *liveTest) silent(ctx context.Context) error {
+	unanswered := 0
+	err := t.until(ctx, silentLimit, func(ctx context.Context) bool {
+		probe, cancel := context.WithTimeout(ctx, silentProbe)
+		defer cancel()
+		_, err := t.r.bmc.Power(probe)
+		if e, ok := bmc.AsError(err); ok && e.Class == bmc.NoAnswer {
+			unanswered++
+		} else {
+			unanswered = 0
+		}
+		return unanswered >= silentTwice
+	})
+	if err != nil {
+		return &Fault{
+			CodeCrossed, fmt.Sprintf("the BMC of node %s goes on with its outlets off", t.r.cfg.Target.Node),
+			"the outlets do not feed this node, or not all of it", "compare the power cords with the setup",
+		}
+	}
+	return nil
+}
+
+func (t *liveTest) outletsUp(ctx context.Context) error {
+	_, err := t.r.outletsOn(ctx)
+	return err
+}
+
+func (t *liveTest) answers(ctx context.Context) error {
+	var fault *Fault
+	err := t.until(ctx, bmcBootLimit, func(ctx context.Context) bool {
+		var answer BMCAnswer
+		var guid bmc.GUID
+		answer, guid, fault = t.r.askBMC(ctx)
+		return (answer == BMCSaysOn || answer == BMCSaysOff) && guid == t.guid
+	})
+	if err != nil && fault != nil {
+		return fault
+	}
+	return err
+}
+
+func (t *liveTest) bmcUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stateLimit)
+	defer cancel()
+	return t.r.bmcOn(ctx, t.r.pdu != nil && len(t.r.cfg.Target.Outlets) > 0)
+}
+
+// until asks every pathPoll, up to limit.
+func (t *liveTest) until(ctx context.Context, limit time.Duration, is func(context.Context) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for !is(ctx) {
+		if err := sleep(ctx, pathPoll); err != nil {
+			return fmt.Errorf("not within %s: %w", limit, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,248 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"duet/ipmi/bmc"
+	"duet/ipmi/sim"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// machine is a node with two power supplies, a BMC that lives while one of them has AC, and a PDU of eight outlets.
+type machine struct {
+	mu    sync.Mutex
+	runs  bool
+	ac    map[int]bool // by outlet
+	feeds []int        // the outlets that really feed it
+
+	bmc        *sim.BMC
+	pdu        *sim.PDU
+	bmcAddress string
+	pduAddress string
+}
+
+const user, password = "fence", "not-a-secret"
+
+var peerGUID = bmc.GUID{0xb0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+
+func newMachine(t *testing.T, feeds ...int) *machine {
+	t.Helper()
+	if len(feeds) == 0 {
+		feeds = []int{3, 4}
+	}
+	m := &machine{runs: true, ac: make(map[int]bool), feeds: feeds}
+	for i := 1; i <= 8; i++ {
+		m.ac[i] = true
+	}
+	var err error
+	if m.bmc, err = sim.NewBMC(sim.BMCConfig{User: user, Password: password, GUID: peerGUID, Chassis: m}); err != nil {
+		t.Fatal(err)
+	}
+	if m.pdu, err = sim.NewPDU(sim.PDUConfig{Product: "netio", Outlets: 8, SetOutlet: m.setOutlet}); err != nil {
+		t.Fatal(err)
+	}
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.bmcAddress, m.pduAddress = udp.LocalAddr().String(), tcp.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := m.bmc.Serve(ctx, udp); err != nil {
+			t.Error(err)
+		}
+	})
+	served.Go(func() {
+		if err := m.pdu.Serve(ctx, tcp); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); served.Wait() })
+	return m
+}
+
+func (m *machine) Powered() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.runs }
+
+func (m *machine) PowerOn() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.runs = m.hasAC()
+	return nil
+}
+
+func (m *machine) PowerOff() error { m.mu.Lock(); defer m.mu.Unlock(); m.runs = false; return nil }
+
+func (m *machine) hasAC() bool {
+	for _, outlet := range m.feeds {
+		if m.ac[outlet] {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) setOutlet(outlet int, on bool) {
+	m.mu.Lock()
+	m.ac[outlet] = on
+	alive := m.hasAC()
+	m.runs = m.runs && alive
+	m.mu.Unlock()
+	m.bmc.SetAlive(alive)
+}
+
+// cut pulls both cords: the node and its BMC are gone, the outlets stay on.
+func (m *machine) cut() {
+	m.mu.Lock()
+	m.runs = false
+	m.mu.Unlock()
+	m.bmc.SetAlive(false)
+}
+
+func (m *machine) target() Target {
+	return Target{
+		Node: B, OutletsProven: true, Outlets: []int{3, 4},
+		BMC: &BMCConfig{Address: m.bmcAddress, User: user, Password: password, GUID: peerGUID.String()},
+		PDU: &PDUConfig{Address: m.pduAddress, Product: "netio"},
+	}
+}
+
+func (m *machine) runner(t *testing.T, change ...func(*Config)) *Runner {
+	t.Helper()
+	cfg := Config{Target: m.target()}
+	for _, f := range change {
+		f(&cfg)
+	}
+	r, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func expect(t *testing.T, e Evidence, kind Kind, verdict Verdict, code string) {
+	t.Helper()
+	got := ""
+	if e.Fault != nil {
+		got = e.Fault.Code
+	}
+	if e.Kind != kind || e.Verdict != verdict || got != code {
+		t.Errorf("evidence %s %s (%s) %v, want %s %s %s", e.Verdict, e.Kind, e.Why, e.Fault, verdict, kind, code)
+	}
+}
+
+func TestBMCSwitchesOff(t *testing.T) {
+	m := newMachine(t)
+	start := time.Now()
+	e := m.runner(t).Run(t.Context(), Request{Run: 7, Epoch: 57})
+	expect(t, e, BMCOff, Confirmed, "")
+	if e.Node != B || e.Run != 7 || e.Epoch != 57 || e.At == 0 || e.Raw == [32]byte{} {
+		t.Errorf("%+v", e)
+	}
+	if m.Powered() {
+		t.Error("the node runs")
+	}
+	if m.pdu.Writes() != 0 {
+		t.Error("the outlets were switched")
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestOffAlreadySwitchesNothing(t *testing.T) {
+	m := newMachine(t)
+	m.PowerOff()
+	m.bmc.SetFaults(sim.BMCFaults{Refuse: true})
+	expect(t, m.runner(t).Run(t.Context(), Request{}), BMCOff, Confirmed, "")
+}
+
+// Both cords are out, so the BMC is dead: the most important case of all (lab.md section 5).
+func TestOutletsWhenTheBMCIsDead(t *testing.T) {
+	m := newMachine(t)
+	m.cut()
+	start := time.Now()
+	expect(t, m.runner(t).Run(t.Context(), Request{}), OutletsOff, Confirmed, "")
+	if m.pdu.Outlet(3) || m.pdu.Outlet(4) || !m.pdu.Outlet(1) {
+		t.Error("wrong outlets")
+	}
+	if took := time.Since(start); took < 3*time.Second || took > 5*time.Second {
+		t.Errorf("took %s; outlets begin at 2 s and count after 1 s", took)
+	}
+}
+
+func TestStrangerSwitchesNothing(t *testing.T) {
+	m := newMachine(t)
+	m.bmc.SetFaults(sim.BMCFaults{WrongGUID: true})
+	expect(t, m.runner(t).Run(t.Context(), Request{}), NoKind, Unknown, CodeWrongBMC)
+	own := m.runner(t, func(c *Config) { c.OwnGUID = peerGUID.String(); c.Target.BMC.GUID = "" })
+	m.bmc.SetFaults(sim.BMCFaults{})
+	expect(t, own.Run(t.Context(), Request{}), NoKind, Unknown, CodeWrongBMC)
+	if !m.Powered() || m.pdu.Writes() != 0 {
+		t.Error("something was switched")
+	}
+}
+
+func TestCancel(t *testing.T) {
+	m := newMachine(t)
+	m.bmc.SetMute(true)
+	r := m.runner(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	expect(t, r.Run(ctx, Request{}), NoKind, Unknown, "")
+	if m.pdu.Writes() != 0 {
+		t.Error("something was switched")
+	}
+}
+
+func TestLiveTestAndPowerOn(t *testing.T) {
+	m := newMachine(t)
+	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false; c.Target.BMC.GUID = "" })
+	var steps []string
+	result, err := r.LiveTest(t.Context(), func(step string) { steps = append(steps, step) })
+	if err != nil {
+		t.Fatalf("%v after %q", err, steps)
+	}
+	t.Logf("%+v", result)
+	if !result.BMCProven || !result.OutletsProven || result.GUID != peerGUID.String() || len(steps) != 10 || !m.Powered() {
+		t.Errorf("%+v; steps %q; powered %v", result, steps, m.Powered())
+	}
+	m.cut()
+	expect(t, r.Run(t.Context(), Request{}), OutletsOff, Confirmed, "") // proven by the test
+	if err := r.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !m.Powered() || !m.pdu.Outlet(3) || !m.pdu.Outlet(4) {
+		t.Error("not on")
+	}
+}
+
+// The live test is what finds power cords in the wrong outlets; and it gives the power back.
+func TestLiveTestFindsCrossedOutlets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the whole limit of a step")
+	}
+	m := newMachine(t, 5, 6)
+	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false })
+	_, err := r.LiveTest(t.Context(), nil)
+	var fault *Fault
+	if !errors.As(err, &fault) || fault.Code != CodeCrossed {
+		t.Fatalf("crossed outlets: %v", err)
+	}
+	if !m.pdu.Outlet(3) || !m.pdu.Outlet(4) || !m.Powered() {
+		t.Error("the power was not given back")
+	}
+}
