@@ -23,14 +23,7 @@ type TestResult struct {
 	Steps         []TestStep
 }
 
-// Limits of the steps that wait for hardware.
-const (
-	silentLimit  = 20 * time.Second // for a BMC without AC to fall silent
-	silentProbe  = time.Second      // one question to it
-	silentTwice  = 2                // unanswered questions in a row: one datagram may be lost
-	bmcBootLimit = 3 * time.Minute
-	cleanUpLimit = 4 * time.Minute
-)
+const silentTwice = 2 // unanswered questions in a row make silence: one datagram may be lost
 
 // LiveTest switches the node off and on again by every path it has (hardware.md section 5). The caller has made sure
 // that nothing runs there. progress, if not nil, hears the name of each step as it begins. Whatever fails, the node is
@@ -48,7 +41,7 @@ func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (Test
 	}
 	if t.touched {
 		t.tell("give the power back")
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpLimit)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.pace.powerOn)
 		defer cancel()
 		if backErr := r.powerOn(clean); backErr != nil {
 			err = fmt.Errorf("%w (and the node could not be switched on again: %w)", err, backErr)
@@ -147,7 +140,7 @@ func (t *liveTest) known(ctx context.Context) error {
 func (t *liveTest) outlets(want PDUAnswer) func(context.Context) error {
 	return func(ctx context.Context) error {
 		var fault *Fault
-		err := t.until(ctx, stateLimit, func(ctx context.Context) bool {
+		err := t.until(ctx, t.r.pace.state, func(ctx context.Context) bool {
 			var answer PDUAnswer
 			answer, fault = t.r.readOutlets(ctx)
 			return answer == want
@@ -170,7 +163,7 @@ func (t *liveTest) bmcDown(ctx context.Context) error {
 // twiceOff waits for two successive "off", as a run does.
 func (t *liveTest) twiceOff(ctx context.Context) error {
 	var first Boottime
-	return t.until(ctx, stateLimit, func(ctx context.Context) bool {
+	return t.until(ctx, t.r.pace.state, func(ctx context.Context) bool {
 		sent := now()
 		answer, _, _ := t.r.askBMC(ctx)
 		switch {
@@ -195,8 +188,8 @@ func (t *liveTest) outletsDown(ctx context.Context) error {
 // silent waits until the BMC answers nothing at all: it has no power, so the outlets are the node's.
 func (t *liveTest) silent(ctx context.Context) error {
 	unanswered := 0
-	err := t.until(ctx, silentLimit, func(ctx context.Context) bool {
-		probe, cancel := context.WithTimeout(ctx, silentProbe)
+	err := t.until(ctx, t.r.pace.silent, func(ctx context.Context) bool {
+		probe, cancel := context.WithTimeout(ctx, t.r.pace.silentProbe)
 		defer cancel()
 		_, err := t.r.bmc.Power(probe)
 		if e, ok := bmc.AsError(err); ok && e.Class == bmc.NoAnswer {
@@ -222,7 +215,7 @@ func (t *liveTest) outletsUp(ctx context.Context) error {
 
 func (t *liveTest) answers(ctx context.Context) error {
 	var fault *Fault
-	err := t.until(ctx, bmcBootLimit, func(ctx context.Context) bool {
+	err := t.until(ctx, t.r.pace.bmcBoot, func(ctx context.Context) bool {
 		var answer BMCAnswer
 		var guid bmc.GUID
 		answer, guid, fault = t.r.askBMC(ctx)
@@ -235,7 +228,7 @@ func (t *liveTest) answers(ctx context.Context) error {
 }
 
 func (t *liveTest) bmcUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stateLimit)
+	ctx, cancel := context.WithTimeout(ctx, t.r.pace.state)
 	defer cancel()
 	return t.r.bmcOn(ctx, t.r.pdu != nil && len(t.r.cfg.Target.Outlets) > 0)
 }

@@ -7,20 +7,31 @@ import (
 	"time"
 )
 
-// The times of switching on, and their reasons.
-const (
-	powerOnLimit  = 4 * time.Minute        // a BMC that had no AC boots for up to two minutes
-	stateLimit    = 15 * time.Second       // for a node to be said on or off after the command
-	pathPoll      = 250 * time.Millisecond // between readings while waiting
-	autoOnWait    = 3 * time.Second        // after AC a board may switch on by its own power restore policy: not twice
-	outletOnLimit = 30 * time.Second       // for outlets to read on, a settling one included
-)
+// pace is how long switching on and testing wait for hardware. Tests shorten it; the planner's times are constants.
+type pace struct {
+	powerOn     time.Duration // all of it
+	state       time.Duration // for a node or its outlets to read as commanded
+	outletsOn   time.Duration // for outlets to read on, a settling one included
+	autoOn      time.Duration // after AC, a board may switch on by its own restore policy: not twice
+	silent      time.Duration // for a BMC without AC to fall silent
+	silentProbe time.Duration // one question to it
+	bmcBoot     time.Duration // for a BMC to answer after its AC returned
+}
+
+func hardwarePace() pace {
+	return pace{
+		powerOn: 4 * time.Minute, state: 15 * time.Second, outletsOn: 30 * time.Second, autoOn: 3 * time.Second,
+		silent: 20 * time.Second, silentProbe: time.Second, bmcBoot: 3 * time.Minute,
+	}
+}
+
+const pathPoll = 250 * time.Millisecond // between readings while waiting
 
 // PowerOn gives the node its power back (R10b): outlets on if this runner switched them off or if they read off, then
 // BMC power up if the node stays off. It returns when the BMC says "on", or without a BMC when the outlets read on.
 // Its error is a *Fault, or that of ctx. A Run ends it.
 func (r *Runner) PowerOn(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, powerOnLimit)
+	ctx, cancel := context.WithTimeout(ctx, r.pace.powerOn)
 	defer cancel()
 	ctx, done, free := r.giveWay(ctx)
 	defer done()
@@ -53,7 +64,7 @@ func (r *Runner) powerOn(ctx context.Context) error {
 
 // outletsOn switches the outlets on unless they read on already, and says whether they were off.
 func (r *Runner) outletsOn(ctx context.Context) (wereOff bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, outletOnLimit)
+	ctx, cancel := context.WithTimeout(ctx, r.pace.outletsOn)
 	defer cancel()
 	var fault *Fault
 	for {
@@ -108,7 +119,7 @@ func (r *Runner) bmcOn(ctx context.Context, hadNoAC bool) error {
 			if firstAnswer == 0 {
 				firstAnswer = at
 			}
-			restoring := hadNoAC && at < firstAnswer+Boottime(autoOnWait)
+			restoring := hadNoAC && at < firstAnswer+Boottime(r.pace.autoOn)
 			if !restoring && (commanded == 0 || at >= commanded+Second) {
 				commanded = at
 				if err := r.bmc.PowerUp(ctx); err != nil {

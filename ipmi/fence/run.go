@@ -112,12 +112,12 @@ func (d *driver) do(effect Effect) {
 	d.r.cfg.Log.Debug("fencing", "node", d.r.cfg.Target.Node.String(), "does", fmt.Sprintf("%T", effect), "after", time.Duration(sent-d.start))
 	switch effect := effect.(type) {
 	case AskBMC:
-		go func() {
+		d.r.requests.Go(func() {
 			answer, _, fault := d.r.askBMC(d.ctx)
 			d.replies <- reply{BMCReplied{now(), sent, answer}, fault}
-		}()
+		})
 	case DownBMC:
-		go func() {
+		d.r.requests.Go(func() {
 			answer, fault := BMCDone, (*Fault)(nil)
 			if err := d.r.bmc.PowerDown(d.ctx); err != nil {
 				answer, fault = BMCSilent, d.r.bmcFault(err)
@@ -126,17 +126,17 @@ func (d *driver) do(effect Effect) {
 				}
 			}
 			d.replies <- reply{BMCReplied{now(), sent, answer}, fault}
-		}()
+		})
 	case ReadOutlets:
-		go func() {
+		d.r.requests.Go(func() {
 			answer, fault := d.r.readOutlets(d.ctx)
 			d.replies <- reply{PDUReplied{now(), sent, answer}, fault}
-		}()
+		})
 	case OutletsDown:
-		go func() {
+		d.r.requests.Go(func() {
 			answer, fault := d.r.outletsDown(d.ctx)
 			d.replies <- reply{PDUReplied{now(), sent, answer}, fault}
-		}()
+		})
 	case Wake:
 		d.wake.Reset(time.Duration(max(effect.At-now(), 0)))
 	case Finish: // ends the loop

@@ -17,11 +17,13 @@ import (
 // Runner fences one node. Run, PowerOn and LiveTest never overlap: a Run ends a PowerOn and a Status that are under
 // way, and waits for a live test.
 type Runner struct {
-	cfg Config
-	bmc *bmc.Client // nil: none
-	pdu *pdu.Client // nil: none
+	cfg  Config
+	pace pace
+	bmc  *bmc.Client // nil: none
+	pdu  *pdu.Client // nil: none
 
-	order chan struct{} // holds one token: the Run, PowerOn or LiveTest under way
+	requests sync.WaitGroup // of runs; one that was cut off may outlive its run for a moment
+	order    chan struct{}  // holds one token: the Run, PowerOn or LiveTest under way
 
 	mu          sync.Mutex
 	yielding    map[int]context.CancelFunc // what a Run ends
@@ -43,7 +45,7 @@ func New(cfg Config) (*Runner, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.OwnGUID = strings.ToLower(cfg.OwnGUID)
-	r := &Runner{cfg: cfg, order: make(chan struct{}, 1), yielding: make(map[int]context.CancelFunc)}
+	r := &Runner{cfg: cfg, pace: hardwarePace(), order: make(chan struct{}, 1), yielding: make(map[int]context.CancelFunc)}
 	if t.BMC != nil {
 		client, err := bmc.New(bmc.Config{Address: t.BMC.Address, User: t.BMC.User, Password: string(t.BMC.Password)})
 		if err != nil {
@@ -66,6 +68,7 @@ func New(cfg Config) (*Runner, error) {
 
 // Close waits for requests that were cut off; each ends within seconds.
 func (r *Runner) Close() error {
+	r.requests.Wait()
 	if r.bmc != nil {
 		r.bmc.Close()
 	}

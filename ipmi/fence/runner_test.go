@@ -129,6 +129,7 @@ func (m *machine) runner(t *testing.T, change ...func(*Config)) *Runner {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.pace.autoOn, r.pace.silent, r.pace.silentProbe = 200*time.Millisecond, 2*time.Second, 300*time.Millisecond
 	t.Cleanup(func() { r.Close() })
 	return r
 }
@@ -145,6 +146,7 @@ func expect(t *testing.T, e Evidence, kind Kind, verdict Verdict, code string) {
 }
 
 func TestBMCSwitchesOff(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	start := time.Now()
 	e := m.runner(t).Run(t.Context(), Request{Run: 7, Epoch: 57})
@@ -164,6 +166,7 @@ func TestBMCSwitchesOff(t *testing.T) {
 }
 
 func TestOffAlreadySwitchesNothing(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.PowerOff()
 	m.bmc.SetFaults(sim.BMCFaults{Refuse: true})
@@ -172,6 +175,7 @@ func TestOffAlreadySwitchesNothing(t *testing.T) {
 
 // Both cords are out, so the BMC is dead: the most important case of all (lab.md section 5).
 func TestOutletsWhenTheBMCIsDead(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.cut()
 	start := time.Now()
@@ -185,6 +189,7 @@ func TestOutletsWhenTheBMCIsDead(t *testing.T) {
 }
 
 func TestStrangerSwitchesNothing(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.bmc.SetFaults(sim.BMCFaults{WrongGUID: true})
 	expect(t, m.runner(t).Run(t.Context(), Request{}), NoKind, Unknown, CodeWrongBMC)
@@ -197,6 +202,7 @@ func TestStrangerSwitchesNothing(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.bmc.SetMute(true)
 	r := m.runner(t)
@@ -209,6 +215,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestLiveTestAndPowerOn(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false; c.Target.BMC.GUID = "" })
 	var steps []string
@@ -232,9 +239,7 @@ func TestLiveTestAndPowerOn(t *testing.T) {
 
 // The live test is what finds power cords in the wrong outlets; and it gives the power back.
 func TestLiveTestFindsCrossedOutlets(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for the whole limit of a step")
-	}
+	t.Parallel()
 	m := newMachine(t, 5, 6)
 	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false })
 	_, err := r.LiveTest(t.Context(), nil)
