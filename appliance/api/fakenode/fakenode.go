@@ -108,6 +108,7 @@ func (n *Node) status() api.Site {
 	if n.alone {
 		f.Mode, f.Peer, f.PeerOff, f.Since = outlook.Solo, false, true, "03:12"
 		s.Mode, s.Members, s.Epoch, s.Session = "solo", []string{"a"}, 8, ""
+		s.Nodes[0].Mode = "solo"
 		s.Nodes[1].Reached, s.Nodes[1].Mode, s.Nodes[1].DataPath, s.Nodes[1].LastAck = false, "", "", 90000
 		s.Nodes[1].Paths = []api.Path{{Name: "mirror0", AgeMS: 90000}, {Name: "lan0", AgeMS: 90000}}
 		for i := range s.Volumes {

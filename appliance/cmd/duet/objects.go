@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"duet/appliance/api"
+)
+
+// show is a command that asks for one thing and prints it.
+func show[T any](c *cli, use, short string, args int, ask func(context.Context, *api.Client, []string) (T, error), print func(io.Writer, T)) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: exact(args), RunE: func(cmd *cobra.Command, args []string) error {
+		client := c.client()
+		defer client.Close()
+		v, err := ask(cmd.Context(), client, args)
+		if err != nil {
+			return err
+		}
+		return c.print(v, func(w io.Writer) { print(w, v) })
+	}}
+}
+
+func (c *cli) vm() *cobra.Command {
+	acted := func(w io.Writer, a api.Acted) {
+		fmt.Fprintf(w, "VM %s is %s (node %s)\n", a.VM.Name, a.VM.State, a.ActedOn)
+	}
+	return group("vm", "Virtual machines",
+		show(c, "list", "List the VMs", 0, func(ctx context.Context, a *api.Client, _ []string) ([]api.VM, error) { return a.VMs(ctx) }, vmTable),
+		show(c, "show NAME", "Show one VM", 1, func(ctx context.Context, a *api.Client, args []string) (api.VM, error) { return a.VM(ctx, args[0]) }, vmLines),
+		show(c, "start NAME", "Start a VM, and keep it running", 1, func(ctx context.Context, a *api.Client, args []string) (api.Acted, error) {
+			return a.StartVM(ctx, args[0])
+		}, acted),
+		show(c, "stop NAME", "End a VM at once, and keep it stopped", 1, func(ctx context.Context, a *api.Client, args []string) (api.Acted, error) {
+			return a.StopVM(ctx, args[0])
+		}, acted))
+}
+
+func vmTable(w io.Writer, vms []api.VM) {
+	var rows []string
+	for _, v := range vms {
+		rows = append(rows, row(v.Name, v.State, v.Desired, v.Owner, fmt.Sprintf("%d MiB", v.MemoryMiB), v.VCPUs, strings.Join(v.Disks, ", "), v.Why))
+	}
+	table(w, "VM\tSTATE\tWANTED\tOWNER\tMEMORY\tVCPUS\tDISKS\tWHY", rows)
+}
+
+func vmLines(w io.Writer, v api.VM) {
+	table(w, row("name", v.Name), []string{
+		row("id", v.ID), row("state", v.State), row("wanted", v.Desired), row("why", v.Why), row("owner", v.Owner),
+		row("memory", fmt.Sprintf("%d MiB", v.MemoryMiB)), row("vcpus", v.VCPUs), row("disks", strings.Join(v.Disks, ", ")),
+	})
+}
+
+func (c *cli) volume() *cobra.Command {
+	return group("volume", "Mirrored virtual disks",
+		show(c, "list", "List the volumes", 0, func(ctx context.Context, a *api.Client, _ []string) ([]api.Volume, error) {
+			return a.Volumes(ctx)
+		}, volumeTable),
+		show(c, "show NAME", "Show one volume", 1, func(ctx context.Context, a *api.Client, args []string) (api.Volume, error) {
+			return a.Volume(ctx, args[0])
+		}, volumeLines))
+}
+
+func volumeTable(w io.Writer, volumes []api.Volume) {
+	var rows []string
+	for _, v := range volumes {
+		rows = append(rows, row(v.Name, size(v.SizeBytes), v.Owner, strings.Join(v.InSync, ", "), volumeState(v), v.UsedBy))
+	}
+	table(w, "VOLUME\tSIZE\tOWNER\tIN SYNC\tSTATE\tUSED BY", rows)
+}
+
+// volumeState is the stage, and what there is to wait for.
+func volumeState(v api.Volume) string {
+	text := v.Stage
+	if v.RemainingBytes > 0 {
+		text += fmt.Sprintf(", %s to go", size(v.RemainingBytes))
+	}
+	if v.DirtyBytes > 0 {
+		text += fmt.Sprintf(", peer lacks %s", size(v.DirtyBytes))
+	}
+	if v.Held {
+		text += fmt.Sprintf(", held: %d requests wait", v.HeldOps)
+	}
+	return text
+}
+
+func volumeLines(w io.Writer, v api.Volume) {
+	table(w, row("name", v.Name), []string{
+		row("id", v.ID), row("size", size(v.SizeBytes)), row("owner", v.Owner), row("in sync", strings.Join(v.InSync, ", ")),
+		row("state", volumeState(v)), row("leg here", v.Leg), row("generation", v.Generation),
+		row("proved equal", fmt.Sprintf("epoch %d", v.ProvenEpoch)), row("last copy", fmt.Sprintf("%s sent, %s digested", size(v.ResyncBytes), size(v.DigestBytes))),
+		row("last stall", fmt.Sprintf("%d ms", v.LastStallMS)), row("used by", v.UsedBy),
+	})
+}
+
+func (c *cli) fence() *cobra.Command {
+	return group("fence", "Ways to make sure that a node is off",
+		show(c, "status", "Show the ways and the last evidence", 0, func(ctx context.Context, a *api.Client, _ []string) (api.Fence, error) {
+			return a.Fence(ctx)
+		}, fenceTable))
+}
+
+func fenceTable(w io.Writer, f api.Fence) {
+	var rows []string
+	for _, p := range f.Paths {
+		proven := "no"
+		if p.Proven {
+			proven = "yes"
+		}
+		rows = append(rows, row(p.Node, p.Kind, p.Target, p.State, proven, age(p.AgeMS), p.Problem))
+	}
+	table(w, "FENCES\tBY\tAT\tSTATE\tPROVEN\tANSWERED\tPROBLEM", rows)
+	if e := f.Last; e != nil {
+		fmt.Fprintf(w, "last: node %s %s off by %s, epoch %d, %s: %s\n", e.Node, e.Verdict, e.By, e.Epoch, e.At.UTC().Format("2006-01-02T15:04:05Z"), e.Detail)
+	}
+}
