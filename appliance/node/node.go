@@ -66,8 +66,16 @@ type Node struct {
 	tasks   sync.WaitGroup
 }
 
+// Config is everything a node needs besides what the factory wrote.
+type Config struct {
+	Boot    site.Bootstrap
+	ProcDir string // where the processes of this node are: "/proc"
+	Log     *slog.Logger
+}
+
 // New opens what this node keeps. Nothing runs yet.
-func New(boot site.Bootstrap, log *slog.Logger) (*Node, error) {
+func New(cfg Config) (*Node, error) {
+	boot, log := cfg.Boot, cfg.Log
 	n := &Node{boot: boot, log: log, faults: newFaults()}
 	if boot.Node == "b" {
 		n.self = membership.B
@@ -96,7 +104,7 @@ func New(boot site.Bootstrap, log *slog.Logger) (*Node, error) {
 	}
 	n.vms = vms.New(vms.Config{
 		LibvirtSocket: boot.LibvirtSocket, NBDSocket: filepath.Join(boot.RunDir, nbdSocket), LogDir: vmLogDir,
-		Accel: boot.Accel, Log: log.With("subsystem", "vms"),
+		Accel: boot.Accel, ProcDir: cfg.ProcDir, Log: log.With("subsystem", "vms"),
 	})
 	n.guests = &guests{node: n, starting: map[membership.ResourceID]bool{}}
 	n.watch = &watch{node: n}

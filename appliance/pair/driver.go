@@ -23,14 +23,17 @@ import (
 
 // Times of the driver itself. Those of the protocol are in Durations.
 const (
-	heartbeat     = 250 * time.Millisecond // protocol.md 5.3, on every path
-	wantAgain     = 500 * time.Millisecond // a start that was not possible is asked for again
-	stopLimit     = time.Second            // protocol.md 5.1: killed and reaped
-	laneBegin     = 3 * time.Second        // two daemons on two nodes find each other after a new grant
-	laneLost      = 1500 * time.Millisecond
-	inputQueue    = 256 // what other goroutines report; a full queue makes them wait
-	grantsPerStep = 16  // what a process that dies may have granted after its last snapshot
-	drainMax      = 64  // inputs taken before an overdue timer, so that news is heard before a verdict
+	heartbeat = 250 * time.Millisecond // protocol.md 5.3, on every path
+	wantAgain = 500 * time.Millisecond // a start that was not possible is asked for again
+	stopLimit = time.Second            // protocol.md 5.1: killed and reaped
+	laneBegin = 3 * time.Second        // two daemons on two nodes find each other after a new grant
+	laneLost  = 1500 * time.Millisecond
+	// A new session cancels the question to the witness (R2). After one that ended for want of a data lane the next must
+	// leave time for an answer, or a site whose LAN lives and whose mirror cable does not would hold writes for ever.
+	laneHoldOff   = 12 * time.Second // bias and two round trips of 5 s
+	inputQueue    = 256              // what other goroutines report; a full queue makes them wait
+	grantsPerStep = 16               // what a process that dies may have granted after its last snapshot
+	drainMax      = 64               // inputs taken before an overdue timer, so that news is heard before a verdict
 )
 
 // Durations is the table of protocol.md section 5.3.

@@ -58,6 +58,7 @@ func (d *Driver) dueLane(now membership.Boottime) error {
 	d.log.Warn("no data lane in this session", "session", uint64(l.session))
 	d.trail.note("no-data-lane", "")
 	d.dropSession()
+	d.link.Pause(laneHoldOff)
 	return d.step(membership.PeerLost{Session: l.session})
 }
 
