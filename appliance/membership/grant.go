@@ -9,6 +9,9 @@ func (s *State) grantContent(now Boottime) GrantContent {
 		Mode: s.Mode, Epoch: r.Ep, Session: s.Session, Members: r.Members,
 		Owners: s.owners(), Legs: r.Legs.among(r.Members), Deadline: s.deadline(now),
 	}
+	if mutant("M15") && s.Mode == Frozen {
+		g.Mode = Solo
+	}
 	switch {
 	case s.Prepared(): // frames of the tuple's epoch are taken; both legs count for the owner
 		g.Prepared, g.Members, g.Legs = r.Prep.Ep, Both, r.Prep.Legs

@@ -86,6 +86,9 @@ func (t *turn) sendPrepare(site ID) {
 	s := &t.s
 	s.Copy, s.PlanSent = PrepareSent, t.in.Now
 	t.send(Prepare{site, s.Plan})
+	if mutant("M9") {
+		t.do(PushWitness{s.Plan.Arb.RID, t.in.Fresh, s.Plan.Ep})
+	}
 	t.arm(TimerPrepare, s.PlanSent+s.Cfg.Lease)
 }
 
@@ -121,8 +124,12 @@ func (t *turn) r15Take(p Prepared) {
 func (t *turn) prepared(r Record) {
 	s := &t.s
 	s.PeerWait = t.in.Now + s.Cfg.PeerWait
-	t.persist(r)
 	s.Offer, s.Proof = Prepared{}, Proof{}
+	if mutant("M22") { // one phase
+		t.commit(r, r.Prep)
+	} else {
+		t.persist(r)
+	}
 	t.to(Paired)
 	t.grant()
 	t.send(PreparedMsg{r.Prep.Ep})

@@ -20,8 +20,12 @@ func (t *turn) beat() {
 			oldest = i
 		}
 	}
-	s.Beats[oldest] = SentBeat{t.in.Fresh, t.in.Now}
-	t.send(BeatMsg{t.in.Fresh, s.Rec.Ep, s.Rec.Prep.Ep})
+	nonce := t.in.Fresh
+	if mutant("M28") {
+		nonce = 1 + nonce%2
+	}
+	s.Beats[oldest] = SentBeat{nonce, t.in.Now}
+	t.send(BeatMsg{nonce, s.Rec.Ep, s.Rec.Prep.Ep})
 }
 
 // r11Receive: peerWait first, then the ack: with the ack the peer may run for L.
@@ -29,7 +33,9 @@ func (t *turn) r11Receive(b BeatMsg) {
 	if t.s.Mode != Paired {
 		return
 	}
-	t.s.PeerWait = t.in.Now + t.s.Cfg.PeerWait
+	if !mutant("R11 wait") {
+		t.s.PeerWait = t.in.Now + t.s.Cfg.PeerWait
+	}
 	t.peerSaid(b.Ep, b.Prep)
 	t.send(BeatAck{b.Nonce, t.s.Rec.Ep, t.s.Rec.Prep.Ep})
 }

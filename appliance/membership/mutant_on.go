@@ -2,7 +2,61 @@
 
 package membership
 
+import "strings"
+
 // Mutant is the guard that is switched off. Only test binaries built with the tag mutants have it.
 var Mutant string
 
 func mutant(id string) bool { return id == Mutant }
+
+// mutateOrder is N14: the Persist of one rule comes after the Send or the Grant that follows it.
+func mutateOrder(out []Effect) []Effect {
+	what, found := strings.CutPrefix(Mutant, "N14 ")
+	if !found || !strings.Contains(orderOf(out), what) {
+		return out
+	}
+	for i := range len(out) - 1 {
+		if _, is := out[i].(Persist); !is {
+			continue
+		}
+		for j := i + 1; j < len(out); j++ {
+			out[j-1], out[j] = out[j], out[j-1]
+			if strings.HasSuffix(what, word(out[j-1])) {
+				return out
+			}
+		}
+	}
+	return out
+}
+
+// orderOf is the list in words: "persist grant prepared".
+func orderOf(out []Effect) string {
+	words := ""
+	for _, e := range out {
+		if w := word(e); w != "" {
+			words += w + " "
+		}
+	}
+	return words
+}
+
+func word(e Effect) string {
+	switch e := e.(type) {
+	case Persist:
+		return "persist"
+	case Grant:
+		return "grant"
+	case Start:
+		return "start"
+	case Send:
+		switch e.Message.(type) {
+		case Join:
+			return "join"
+		case PreparedMsg:
+			return "prepared"
+		case Commit:
+			return "commit"
+		}
+	}
+	return ""
+}

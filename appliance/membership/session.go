@@ -71,6 +71,9 @@ func (t *turn) fallBack() {
 		t.grant() // writes are held; what runs goes on to the end of the lease
 		t.report(ReportFrozen)
 		t.armLease()
+		if mutant("M12") {
+			t.arm(TimerFence, t.in.Now)
+		}
 	case Joining:
 		t.to(Init)
 		t.revoke()

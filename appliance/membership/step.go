@@ -5,7 +5,7 @@ package membership
 func Step(s State, in Input) (State, []Effect) {
 	t := turn{s: s, in: in}
 	t.take(in.Event)
-	return t.s, t.out
+	return t.s, mutateOrder(t.out)
 }
 
 // turn is one Step in progress.

@@ -116,7 +116,7 @@ func (p *Params) between(w *World, out []Action) []Action {
 // machine: power, fencing, effects.
 func (p *Params) machine(w *World, id m.Node, out []Action) []Action {
 	n, peer := w.node(id), w.node(id.Peer())
-	if n.Late && w.Left.Late > 0 && peer.Up {
+	if peer.Up && (n.Late == Dying || n.Late == Cancelled && w.Left.Late > 0) {
 		out = append(out, Action{ActFenceLate, id, 0})
 	}
 	if !n.Up {
@@ -131,7 +131,7 @@ func (p *Params) machine(w *World, id m.Node, out []Action) []Action {
 	if w.Left.Restart > 0 {
 		out = append(out, Action{ActRestart, id, 0}, Action{ActRestart, id, 1})
 	}
-	if n.FenceOut != 0 {
+	if n.FenceOut != 0 && !p.NoFence {
 		out = append(out, Action{ActFenceHit, id, 0})
 		if w.Left.Unknown > 0 {
 			out = append(out, Action{ActFenceUnknown, id, 0})
@@ -181,7 +181,7 @@ func (p *Params) core(w *World, id m.Node, out []Action) []Action {
 		out = append(out, Action{ActProof, id, 0})
 	}
 	out = p.timers(w, id, out)
-	if p.Beats && s.Committed() && s.Lease < n.Clock+s.Cfg.Lease {
+	if p.Beats && s.Committed() && s.Lease < n.Clock+s.Cfg.Lease && (!p.OneBeat || s.Beats[0].Nonce == 0) {
 		out = append(out, Action{ActBeat, id, 0})
 	}
 	if p.Start == FromFresh && id == m.A && s.Fresh() && s.Session != 0 && s.Peer.Fresh && s.Copy == m.CopyIdle {
@@ -287,7 +287,7 @@ func (p *Params) data(w *World, id m.Node, out []Action) []Action {
 			if (paired || n.Grant.Mode == m.Solo) && !n.Hold && w.Left.Write > 0 {
 				out = append(out, Action{ActWrite, id, arg})
 			}
-		case n.Grant.Mode == m.Solo:
+		case n.Grant.Mode == m.Solo || mutant("M14"):
 			out = append(out, Action{ActAlone, id, arg})
 		case paired && n.Back[v].Write == n.Pend[v] && n.Back[v].Session == n.Grant.Session:
 			out = append(out, Action{ActAck, id, arg})
@@ -303,6 +303,7 @@ func (n *Node) takes(f Frame) bool {
 	if !n.Up || !n.Granted || n.Grant.Mode != m.Paired || f.Session != n.Grant.Session {
 		return false
 	}
+
 	return f.Epoch == n.Grant.Epoch && n.Grant.Prepared == 0 || n.Grant.Prepared != 0 && f.Epoch == n.Grant.Prepared
 }
 
@@ -375,12 +376,12 @@ func (p *Params) restart(w *World, id m.Node, lose bool) error {
 	w.Left.Restart--
 	var e m.Event = m.Resume{}
 	for _, q := range n.Queue {
-		if _, cut := q.(m.Persist); cut {
+		if _, cut := q.(m.Persist); cut && !mutant("N23") {
 			e = m.Boot{Record: n.Disk}
 		}
 	}
-	n.Late = n.Late || n.FenceOut != 0 && w.Left.Late > 0
-	n.Queue, n.Armed, n.FenceOut, n.Verdict, n.Proof = nil, 0, 0, m.FenceResult{}, m.CopyDone{}
+	n.strand(w)
+	n.Queue, n.Armed, n.Verdict, n.Proof = nil, 0, m.FenceResult{}, m.CopyDone{}
 	if lose {
 		w.Net.Q, w.Net.Beats = [2][queueMax]m.Message{}, [2][beatMax]m.Message{}
 	}
@@ -455,7 +456,11 @@ func (w *World) ask(x Packet) {
 	reply := Packet{Kind: CASReply, From: x.From, RID: x.RID, Nonce: x.Nonce, Result: m.WitnessFailed}
 	var done bool
 	if x.Kind == CASRequest {
-		reg, done, _ = reg.CAS(content(x.Expected), content(x.Content))
+		expected := content(x.Expected)
+		if mutant("M2") && uint64(x.Content.Ep) > uint64(w.Reg.Epoch) { // "newer epoch" is enough
+			expected = w.Reg
+		}
+		reg, done, _ = reg.CAS(expected, content(x.Content))
 	} else {
 		reply.Kind = PushReply
 		reg, done, _ = reg.Push(register.Epoch(x.Content.Ep))
@@ -486,8 +491,10 @@ func (p *Params) fencing(w *World, a Action) error {
 			w.shoot(peer)
 		}
 	case ActFenceLate:
-		w.Left.Late--
-		n.Late = false
+		if n.Late == Cancelled {
+			w.Left.Late--
+		}
+		n.Late = NoStray
 		w.shoot(peer)
 	case ActVerdict:
 		v := n.Verdict
@@ -498,9 +505,15 @@ func (p *Params) fencing(w *World, a Action) error {
 }
 
 func (w *World) shoot(id m.Node) {
-	if w.N[id].Up {
-		w.crash(id)
-		w.N[id].Shot = true
+	n := w.node(id)
+	if !n.Up {
+		return
+	}
+	dying := n.FenceOut != 0
+	w.crash(id)
+	n.Shot = true
+	if dying {
+		n.Late = Dying
 	}
 }
 
@@ -539,6 +552,9 @@ func (p *Params) replication(w *World, a Action) error {
 		}
 		w.acknowledge(a.Node, v)
 	case ActAlone:
+		if n.Grant.Mode == m.Paired && peer.Leg[v] < n.Pend[v] {
+			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on one leg", n.Pend[v], v)
+		}
 		w.acknowledge(a.Node, v)
 	}
 	return nil
@@ -554,6 +570,9 @@ func (w *World) acknowledge(id m.Node, v int) {
 func (w *World) copyLegs(id m.Node) {
 	n, t := w.node(id), w.node(id.Peer())
 	for v := range volumes {
+		if mutant("M16") && n.Grant.Mode == m.Resolving {
+			continue
+		}
 		if n.Grant.Mode == m.Solo || n.ownsVolume(v) {
 			t.Leg[v] = n.Leg[v]
 		} else {

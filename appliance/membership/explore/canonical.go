@@ -49,6 +49,9 @@ func (w *World) grantHolds(id m.Node) bool {
 func (w *World) canonicalNode(id m.Node) {
 	n := &w.N[id]
 	s := &n.Core
+	if n.Late == Cancelled && w.Left.Late == 0 {
+		n.Late = NoStray
+	}
 	if n.Clock >= s.PeerWait {
 		s.PeerWait = 0
 	}

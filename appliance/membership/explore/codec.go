@@ -169,7 +169,7 @@ func (c *coder) node(n *Node, id m.Node) {
 	for v := range volumes {
 		c.byte(&n.Leg[v])
 	}
-	c.flag(&n.Late)
+	small(c, &n.Late)
 	c.flag(&n.Shot)
 	if !n.Up {
 		return

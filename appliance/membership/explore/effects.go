@@ -69,7 +69,7 @@ func (p *Params) perform(w *World, id m.Node, e m.Effect) error {
 	case m.Stop:
 		n.stop(e)
 	case m.Grant:
-		n.Hold = n.Hold && n.Granted && e.Grant.SameStage(n.Grant)
+		n.Hold = n.Hold && n.Granted && e.Grant.SameStage(n.Grant) && !mutant("hold")
 		n.Granted, n.Grant = true, e.Grant
 	case m.Revoke:
 		n.Granted, n.Grant, n.Hold, n.Pend = false, m.GrantContent{}, false, [volumes]uint8{}
@@ -86,8 +86,7 @@ func (p *Params) perform(w *World, id m.Node, e m.Effect) error {
 	case m.Fence:
 		n.FenceOut = e.Attempt
 	case m.CancelFence:
-		n.Late = n.Late || n.FenceOut != 0 && w.Left.Late > 0
-		n.FenceOut = 0
+		n.strand(w)
 	case m.Copy:
 		n.CopyOut = e.Session
 	case m.Arm:
@@ -185,6 +184,10 @@ func (w *World) persist(id m.Node, r m.Record) error {
 	first := w.N[id.Peer()].Disk.Ep < r.Ep
 	if r.Members == m.Both && first && (r.Ep != old.Ep || old.Members != m.Both) {
 		for v := range volumes {
+			if w.N[m.A].Leg[v] != w.N[m.B].Leg[v] {
+				return fmt.Errorf("I4 honest-commit: %v commits {a,b} at epoch %d, legs of volume %d have writes %d and %d",
+					id, r.Ep, v, w.N[m.A].Leg[v], w.N[m.B].Leg[v])
+			}
 			for k := range w.N {
 				if w.N[k].Leg[v] < w.Acked[v] {
 					return fmt.Errorf("I4 honest-commit: %v commits {a,b} at epoch %d, leg %v of volume %d has write %d of %d",

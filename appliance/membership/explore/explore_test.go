@@ -8,7 +8,7 @@ import (
 
 func TestComplete(t *testing.T) {
 	for _, p := range Complete {
-		r := p.BFS(Bounds{States: 200_000, Deadline: time.Now().Add(20 * time.Second)})
+		r := p.BFS(Bounds{States: 3_000_000, Deadline: time.Now().Add(20 * time.Second)})
 		t.Log(r)
 		if r.Violation != nil {
 			t.Errorf("%v", r.Violation)

@@ -15,9 +15,15 @@ func (p *Params) Begin() (World, error) {
 		w.Net.Learned[i] = true
 	}
 	if p.Start != FromFresh {
-		if err := p.found(&w); err != nil {
+		mutated := unmutated()
+		err := p.found(&w)
+		mutated()
+		if err != nil {
 			return w, fmt.Errorf("world %s begins: %w", p.Name, err)
 		}
+	}
+	for i := range w.N {
+		w.N[i].Core.Cfg = config(m.Node(i))
 	}
 	w.Left = p.Budget
 	w.Drift = 0

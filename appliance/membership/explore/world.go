@@ -56,12 +56,22 @@ type Node struct {
 	Run     membership.Resources    // what really runs
 
 	FenceOut membership.Nonce // the fence driver works on this attempt
-	Late     bool             // an order of a dead attempt may still hit
+	Late     Stray            // an order of a dead attempt may still hit
 	Verdict  membership.FenceResult
 	CopyOut  membership.Session // Copy was ordered here
 	Proof    membership.CopyDone
 	Shot     bool // off by fencing
 }
+
+// Stray is a fencing order without a fence driver that waits for its result.
+type Stray uint8
+
+// The strays. A dying one was on its way when its own node was shot; it hits whatever the environment may still do.
+const (
+	NoStray Stray = iota
+	Cancelled
+	Dying
+)
 
 // Frame is a replicated write or its ack; Write 0: none.
 type Frame struct {
@@ -113,12 +123,14 @@ type Params struct {
 	Name    string
 	Clocks  bool // time passes; leases end. Without: fencing is the only way to take over
 	Beats   bool
+	OneBeat bool // a node beats only when nothing of its last beat is on its way
 	Eager   bool // the first barrier of a Step happens with it (sound without clocks, saves states)
 	Witness bool // it answers
 	Link    bool // sessions can begin
 	Start   Start
 	Budget  Budget
 	NoRun   bool // no VMs: smaller
+	NoFence bool // BMC and PDU answer nothing
 }
 
 // Start is the state in which a world begins.
@@ -154,14 +166,29 @@ func (n *Node) ownsVolume(v int) bool {
 // crash takes everything volatile.
 func (w *World) crash(id membership.Node) {
 	n := w.node(id)
-	late := n.Late || n.FenceOut != 0 && w.Left.Late > 0
-	w.N[id] = Node{Core: membership.State{Cfg: n.Core.Cfg}, Disk: n.Disk, Leg: n.Leg, Clock: n.Clock, Late: late}
+	n.strand(w)
+	w.N[id] = Node{Core: membership.State{Cfg: n.Core.Cfg}, Disk: n.Disk, Leg: n.Leg, Clock: n.Clock, Late: n.Late}
 	w.Net.Learned[id] = true
 }
 
+// strand leaves the running fence attempt without its driver.
+func (n *Node) strand(w *World) {
+	if n.FenceOut != 0 && w.Left.Late > 0 && n.Late == NoStray {
+		n.Late = Cancelled
+	}
+	n.FenceOut = 0
+}
+
 func config(self membership.Node) membership.Config {
+	wait := waitTicks
+	switch {
+	case mutant("M5"):
+		wait = leaseTicks
+	case mutant("M13"):
+		wait = leaseTicks + 1
+	}
 	return membership.Config{
-		Self: self, Lease: leaseTicks, PeerWait: waitTicks,
+		Self: self, Lease: leaseTicks, PeerWait: wait,
 		Bias: 1, BootWait: 1, AskAgain: 1, FenceAgain: 1, PowerOnWait: 1, CommitAgain: 1,
 	}
 }

@@ -1,0 +1,98 @@
+//go:build mutants
+
+package explore
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"duet/appliance/membership"
+)
+
+// mutants: which guard is off, and what must notice (protocol.md section 12.5). "order" and "panic" are the
+// core's own checks, which notice before the model does.
+var mutants = []struct{ id, guard, caught string }{
+	{"M1", "R1: only {self} may start alone", "I1 I2 I3 I5"},
+	{"M2", "witness compares the whole tuple", "I2 I13"},
+	{"M3", "R11: lease from send time", "I1"},
+	{"M4", "R1: peerWait after reboot", "I1"},
+	{"M5", "W0 = L", "I1"},
+	{"M6", "R10: unknown is not confirmed", "I1"},
+	{"M7", "R12/R13: the highest epoch is not the source", "I2 I3 I5 I4"},
+	{"M9", "PUSH only after commit", "I2 I13"},
+	{"M12", "fence only after authority", "I7"},
+	{"M13", "W0 = L + 1", "I1"},
+	{"M14", "ack after all legs", "I6"},
+	{"M15", "frozen holds until the CAS reply", "I3 I5 I2"},
+	{"M16", "R13: copy before PREPARE", "I4 I5 I6 I3"},
+	{"M17", "R5: nonce", "I2 I13"},
+	{"M18", "Fenced is recorded, not assumed after reboot", "I1"},
+	{"M20", "R14: E above High", "I13 I2 I9"},
+	{"M21", "R2: connecting cancels the attempt", "I2 I13"},
+	{"M22", "prepare and commit in two phases", "I2 I5"},
+	{"M24", "R6: above max(ep, prep)", "I5 I9"},
+	{"M25", "owners inside Prep", "I1 I10"},
+	{"M26", "R7: a failed CAS never grants", "I2 I13"},
+	{"M28", "wide beat nonce", "I1"},
+	{"M29", "R7: R is forgotten at connect and at record change", "I2"},
+	{"N14 persist grant", "R5, R12, R15, R16: Persist before Grant", "order"},
+	{"N14 persist grant prepared", "R15: Persist before PREPARED", "order"},
+	{"N14 persist grant commit", "R16: Persist before COMMIT", "order"},
+	{"N14 persist grant join", "R12: Persist before JOIN", "order"},
+	{"N16", "R8: an own start does not set Fenced", "I1"},
+	{"N20", "R14: E above High of both", "I13"},
+	{"N23", "the snapshot's Seq is that after the Persists", "I1 I2 I3 I9 I10 I13 I5"},
+	{"N24", "R5: mine only by both tables", "I1 I10"},
+	{"R11 wait", "R11: peerWait before BEATACK", "I1"},
+	{"hold", "a grant of the same stage keeps the hold of the barrier", "I4"},
+}
+
+// survivors are guards whose mutant no search has caught, with the reason.
+var survivors = map[string]string{}
+
+func TestMutants(t *testing.T) {
+	for _, mu := range mutants {
+		t.Run(mu.id, func(t *testing.T) {
+			membership.Mutant = mu.id
+			defer func() { membership.Mutant = "" }()
+			begin := time.Now()
+			v, by := hunt(10 * time.Second)
+			switch why := survivors[mu.id]; {
+			case v == nil && why == "":
+				t.Errorf("survives: %s", mu.guard)
+			case v == nil:
+				t.Logf("survives, %s", why)
+			default:
+				if why != "" {
+					t.Errorf("is listed as a survivor and was caught")
+				}
+				name := strings.Fields(strings.TrimPrefix(v.Err.Error(), membership.ErrInvariant.Error()+": "))[0]
+				if !strings.Contains(" "+mu.caught+" ", " "+strings.Trim(name, ":")+" ") {
+					t.Errorf("caught as %s, wanted one of %s:\n%v", name, mu.caught, v)
+				}
+				t.Logf("%-40s %s, %d actions, %s, %.1f s", mu.guard, name, len(v.Path), by, time.Since(begin).Seconds())
+			}
+		})
+	}
+}
+
+// hunt takes turns: short walks in every wide world, then breadth-first a little deeper.
+func hunt(budget time.Duration) (*Violation, string) {
+	deadline := time.Now().Add(budget)
+	for round := uint64(1); time.Now().Before(deadline); round++ {
+		for _, p := range Wide {
+			if r := p.Walks(round*1_000_000, 200*int(round), deadline); r.Violation != nil {
+				return r.Violation, "walks in " + p.Name
+			}
+		}
+		for _, list := range [][]*Params{Complete, Deep} {
+			for _, p := range list {
+				if r := p.BFS(Bounds{States: 10_000 << round, Deadline: deadline}); r.Violation != nil {
+					return r.Violation, "breadth-first in " + p.Name
+				}
+			}
+		}
+	}
+	return nil, ""
+}
