@@ -319,6 +319,22 @@ func TestRestartWithoutTheSession(t *testing.T) {
 	}
 }
 
+// The other side of a dropped session learns of it at once, not by its timer.
+func TestDropIsTold(t *testing.T) {
+	tb := newTable(t, 8)
+	tb.open(0)
+	if !tb.settle() {
+		t.Fatal("no session")
+	}
+	tb.m[0].drop(tb.session[0])
+	tb.drain(0)
+	for tb.deliver() {
+	}
+	if tb.session[1] != 0 {
+		t.Fatal("the peer still holds the session")
+	}
+}
+
 // Too much without an acknowledgement ends the session instead of eating memory.
 func TestUnackedIsBounded(t *testing.T) {
 	tb := newTable(t, 6)
