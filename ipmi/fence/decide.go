@@ -3,7 +3,7 @@ package fence
 // The planner: what to ask and to switch, and when the node counts as off. It has no clock, no socket and no random
 // source; every time is inside an input. Rules P1-P9 of hardware.md section 4.3 are cited where they are carried out.
 
-// Boottime is nanoseconds on CLOCK_BOOTTIME.
+// Boottime is nanoseconds on CLOCK_BOOTTIME; 0 is never, or none.
 type Boottime int64
 
 // Second on CLOCK_BOOTTIME.
@@ -155,6 +155,7 @@ type BMCState struct {
 // PDUState is what a run knows by the PDU.
 type PDUState struct {
 	Use, Busy bool
+	Looked    bool      // the first reading came back: P1 reads before anything is switched
 	Switching bool      // P3 has begun
 	Last      PDUAnswer // the newest reading
 	FirstOff  Boottime  // when the first of the successive all-off readings was asked for; zero: none
@@ -240,7 +241,7 @@ func (b BMCState) heard(in BMCReplied) BMCState {
 }
 
 func (p PDUState) heard(in PDUReplied) PDUState {
-	p.Busy = false
+	p.Busy, p.Looked = false, true
 	p.NextRead = max(in.Sent+outletsPoll, in.Now)
 	switch in.Answer {
 	case OutletsOut:
@@ -385,7 +386,7 @@ func (p PDUState) next(now Boottime) (Effect, Boottime) {
 	switch {
 	case p.Busy:
 		return nil, never
-	case p.Switching && !off && (p.Commanded == 0 || now >= p.Commanded+outletsRetry): // P4
+	case p.Looked && p.Switching && !off && (p.Commanded == 0 || now >= p.Commanded+outletsRetry): // P4
 		return OutletsDown{}, never
 	case now >= p.NextRead && (p.Switching || off || p.Last == PDUSilent):
 		return ReadOutlets{}, never

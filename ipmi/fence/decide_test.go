@@ -1,0 +1,325 @@
+package fence
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// transcript plays inputs against the planner and writes down what it does, without the Wakes.
+func transcript(t *testing.T, inputs ...Input) string {
+	t.Helper()
+	var lines []string
+	var s State
+	for _, in := range inputs {
+		var effects []Effect
+		s, effects = Step(s, in)
+		var does []string
+		for _, e := range effects {
+			switch e := e.(type) {
+			case Wake:
+			case Finish:
+				does = append(does, fmt.Sprintf("%s: %s (%s)", e.Verdict, e.Kind, e.Why))
+			default:
+				does = append(does, strings.TrimPrefix(fmt.Sprintf("%T", e), "fence."))
+			}
+		}
+		lines = append(lines, strings.Join(does, " "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+const ms = Second / 1000
+
+// Proves: F-07, F-08, F-10 (rules P1-P6 of hardware.md 4.3, a transcript each).
+func TestRules(t *testing.T) {
+	const t0 = 100 * Second // times below count from here
+	begin := Begin{Now: t0, UseBMC: true, UseOutlets: true}
+	bmcOnly := Begin{Now: t0, UseBMC: true}
+	bmc := func(sent, now Boottime, a BMCAnswer) Input {
+		return BMCReplied{Now: t0 + now, Sent: t0 + sent, Answer: a}
+	}
+	pdu := func(sent, now Boottime, a PDUAnswer) Input {
+		return PDUReplied{Now: t0 + now, Sent: t0 + sent, Answer: a}
+	}
+	woke := func(now Boottime) Input { return Woke{t0 + now} }
+	for _, test := range []struct {
+		name   string
+		inputs []Input
+		want   string
+	}{
+		{"P1 off already: two readings, nothing is switched", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 3*ms, BMCSaysOff), woke(250 * ms), bmc(250*ms, 255*ms, BMCSaysOff),
+		}, "AskBMC ReadOutlets\n\n\nAskBMC\nconfirmed: BMC says off (read off in successive requests)"},
+		{"P1 another system: nothing is believed", []Input{
+			begin, bmc(0, 5*ms, BMCStranger), pdu(0, 6*ms, OutletsOut), woke(3 * Second),
+		}, "AskBMC ReadOutlets\nunknown: nothing (another system answers at the address of the BMC)\n\n"},
+		{"P2 on: down, repeated each second, refused at 5 s", []Input{
+			bmcOnly, bmc(0, 5*ms, BMCSaysOn), bmc(5*ms, 10*ms, BMCDone), bmc(10*ms, 15*ms, BMCSaysOn), woke(260 * ms),
+			bmc(260*ms, 265*ms, BMCSaysOn), woke(1010 * ms), bmc(1010*ms, 1015*ms, BMCDone), bmc(1015*ms, 1020*ms, BMCSaysOn), woke(5 * Second),
+		}, "AskBMC\nDownBMC\nAskBMC\n\nAskBMC\n\nDownBMC\nAskBMC\n\nrefused: BMC says off (the BMC says on)"},
+		{"P3 silence: outlets at 2 s", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 2*Second, BMCSilent), pdu(2*Second, 2010*ms, PDUDone),
+			pdu(2010*ms, 2020*ms, OutletsOut), woke(2510 * ms), pdu(2510*ms, 2515*ms, OutletsOut), woke(3010 * ms), pdu(3010*ms, 3015*ms, OutletsOut),
+		}, "AskBMC ReadOutlets\n\nAskBMC OutletsDown\nReadOutlets\n\nReadOutlets\n\nReadOutlets\nconfirmed: outlets read off (read off in successive requests)"},
+		{"P3 rejected: outlets at once", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 5*ms, BMCSaysOn), bmc(5*ms, 9*ms, BMCRejected),
+		}, "AskBMC ReadOutlets\n\nDownBMC\nOutletsDown"},
+		{"P3 no login: outlets at once", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 5*ms, BMCNoLogin),
+		}, "AskBMC ReadOutlets\n\nOutletsDown"},
+		{"no login and no outlets: unknown, at once", []Input{
+			bmcOnly, bmc(0, 5*ms, BMCNoLogin),
+		}, "AskBMC\nunknown: nothing (no answer that can be believed)"},
+		{"P3 still on at 5 s: outlets too", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 5*ms, BMCSaysOn), bmc(5*ms, 6*ms, BMCDone), bmc(6*ms, 7*ms, BMCSaysOn), woke(4999 * ms),
+			bmc(4999*ms, 5*Second, BMCDone),
+		}, "AskBMC ReadOutlets\n\nDownBMC\nAskBMC\n\nDownBMC\nAskBMC OutletsDown"},
+		{"P4 one PSU stays on: refused, and it stays as it is", []Input{
+			Begin{Now: t0, UseOutlets: true}, pdu(0, 2*ms, OutletsOn), pdu(2*ms, 9*ms, PDUDone), pdu(9*ms, 12*ms, OutletsMix), woke(10 * Second),
+		}, "ReadOutlets\nOutletsDown\nReadOutlets\n\nrefused: outlets read off (an outlet reads on)"},
+		{"a BMC that answers has power: the outlets are another node's", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 5*ms, BMCSaysOn), bmc(5*ms, 9*ms, BMCRejected), pdu(9*ms, 20*ms, PDUDone), pdu(20*ms, 22*ms, OutletsOut),
+			woke(255 * ms), bmc(255*ms, 260*ms, BMCSaysOn), woke(520 * ms), pdu(520*ms, 525*ms, OutletsOut), bmc(520*ms, 530*ms, BMCSaysOn),
+			woke(1020 * ms), bmc(1020*ms, 1025*ms, BMCRejected), pdu(1020*ms, 1030*ms, OutletsOut), woke(10 * Second),
+		}, "AskBMC ReadOutlets\n\nDownBMC\nOutletsDown\nReadOutlets\n\nAskBMC\n\nAskBMC ReadOutlets\n\n\nDownBMC ReadOutlets\n\n\nunknown: nothing (the outlets read off and the BMC still answers)"},
+		{"P5 the turn is over", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true, Until: t0 + Second}, pdu(0, 2*ms, OutletsOn), woke(Second), bmc(0, 1100*ms, BMCSaysOff),
+		}, "AskBMC ReadOutlets\n\nunknown: nothing (no answer that can be believed)\n"},
+		{"P6 cancelled", []Input{
+			begin, bmc(0, 5*ms, BMCSaysOn), Cancelled{}, bmc(5*ms, 9*ms, BMCDone), woke(Second),
+		}, "AskBMC ReadOutlets\nDownBMC\nunknown: nothing (cancelled; what was sent may still hit)\n\n"},
+		{"one silence between two off is not successive", []Input{
+			bmcOnly, bmc(0, 5*ms, BMCSaysOff), woke(250 * ms), bmc(250*ms, 300*ms, BMCSilent), woke(500 * ms), bmc(500*ms, 505*ms, BMCSaysOff), woke(5 * Second),
+		}, "AskBMC\n\nAskBMC\n\nAskBMC\n\nunknown: nothing (no answer that can be believed)"},
+		{"no means", []Input{Begin{}}, "unknown: nothing (no path may be used)"},
+		{"before the beginning", []Input{Woke{}, bmc(0, 1, BMCSaysOff), begin}, "\n\nAskBMC ReadOutlets"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := transcript(t, test.inputs...); got != test.want {
+				t.Errorf("got\n%s\nwant\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+// room is a small world of its own clock: a node, its BMC and its outlets, with faults that hide and delay, and none
+// that lies.
+type room struct {
+	rng                      *rand.Rand
+	now                      Boottime
+	bmcOn, acOn              bool // the node by its BMC; both outlets
+	relays                   [2]bool
+	feeds                    bool // the outlets are really this node's
+	bmcOffIgnored, bmcNo     bool
+	bmcSilent, pduSilent     float64 // chance of each answer to be lost
+	stuck                    [2]bool
+	offLate                  Boottime
+	events                   []event
+	lostAC                   Boottime // when both relays went off; zero: they did not
+	bmcInFlight, pduInFlight int
+}
+
+type event struct {
+	at Boottime
+	do func() Input // nil result: a happening of the world
+}
+
+func newRoom(seed uint64) *room {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	chance := func(p float64) bool { return rng.Float64() < p }
+	w := &room{rng: rng, now: Second, bmcOn: chance(0.8), acOn: chance(0.7), relays: [2]bool{chance(0.9), chance(0.9)}, feeds: chance(0.85)}
+	w.bmcOffIgnored, w.bmcNo = chance(0.2), chance(0.1)
+	w.bmcSilent, w.pduSilent = []float64{0, 0.3, 1}[rng.IntN(3)], []float64{0, 0.3, 1}[rng.IntN(3)]
+	w.stuck = [2]bool{chance(0.1), chance(0.1)}
+	w.offLate = Boottime(rng.Int64N(int64(3 * Second)))
+	if w.relays == [2]bool{} {
+		w.lostAC = Second - holdUp
+	}
+	return w
+}
+
+// hasPower says whether the node's power supplies deliver: capacitors hold up for less than holdUp.
+func (w *room) hasPower(at Boottime) bool {
+	if !w.acOn {
+		return false // its cords were pulled long ago
+	}
+	return !w.feeds || w.relays[0] || w.relays[1] || at < w.lostAC+holdUp-100*ms
+}
+
+func (w *room) runs(at Boottime) bool { return w.bmcOn && w.hasPower(at) }
+
+func (w *room) later(d Boottime, do func() Input) { w.events = append(w.events, event{w.now + d, do}) }
+
+func (w *room) reply() Boottime { return Boottime(w.rng.Int64N(int64(40 * ms))) }
+
+func (w *room) bmc(down bool) {
+	w.bmcInFlight++
+	sent := w.now
+	answer, delay := BMCSilent, 2*Second
+	if w.hasPower(w.now) && w.rng.Float64() >= w.bmcSilent {
+		delay = w.reply()
+		switch {
+		case w.bmcNo:
+			answer = BMCNoLogin
+		case down:
+			answer = BMCDone
+			if !w.bmcOffIgnored {
+				w.later(w.offLate, func() Input { w.bmcOn = false; return nil })
+			}
+		case w.bmcOn:
+			answer = BMCSaysOn
+		default:
+			answer = BMCSaysOff
+		}
+	}
+	w.later(delay, func() Input { w.bmcInFlight--; return BMCReplied{w.now, sent, answer} })
+}
+
+func (w *room) pdu(down bool) {
+	w.pduInFlight++
+	sent := w.now
+	lost := w.rng.Float64() < w.pduSilent
+	if down && (!lost || w.rng.IntN(2) == 0) { // an unanswered command may have been carried out
+		for i := range w.relays {
+			w.relays[i] = w.relays[i] && w.stuck[i]
+		}
+		if !w.relays[0] && !w.relays[1] && w.lostAC == 0 {
+			w.lostAC = w.now
+		}
+	}
+	answer, delay := PDUSilent, 2*Second
+	if !lost {
+		delay = w.reply()
+		switch {
+		case down:
+			answer = PDUDone
+		case w.relays == [2]bool{true, true}:
+			answer = OutletsOn
+		case w.relays == [2]bool{}:
+			answer = OutletsOut
+		default:
+			answer = OutletsMix
+		}
+	}
+	w.later(delay, func() Input { w.pduInFlight--; return PDUReplied{w.now, sent, answer} })
+}
+
+// next takes the earliest event.
+func (w *room) next() event {
+	first := 0
+	for i, e := range w.events {
+		if e.at < w.events[first].at {
+			first = i
+		}
+	}
+	e := w.events[first]
+	w.events = append(w.events[:first], w.events[first+1:]...)
+	return e
+}
+
+// Confirmed means off: in rooms with every mixture of faults that hide or delay, but do not lie, with wrong outlets
+// too. Every run ends in time, and asks one thing of one device at a time.
+func TestConfirmedMeansOff(t *testing.T) {
+	verdicts := map[string]int{}
+	for seed := range uint64(20_000) {
+		w := newRoom(seed)
+		var s State
+		var in Input = Begin{Now: w.now, UseBMC: w.rng.IntN(8) > 0, UseOutlets: w.rng.IntN(4) > 0}
+		began := in.(Begin)
+		wake := never
+		for steps := 0; ; steps++ {
+			var effects []Effect
+			s, effects = Step(s, in)
+			over := false
+			for _, e := range effects {
+				switch e := e.(type) {
+				case AskBMC:
+					w.bmc(false)
+				case DownBMC:
+					w.bmc(true)
+				case ReadOutlets:
+					w.pdu(false)
+				case OutletsDown:
+					if !began.UseOutlets {
+						t.Fatalf("seed %d: outlets without leave", seed)
+					}
+					w.pdu(true)
+				case Wake:
+					wake = e.At
+				case Finish:
+					over = true
+					verdicts[e.Verdict.String()+" "+e.Kind.String()]++
+					if e.Verdict == Confirmed && w.runs(w.now) && (w.feeds || (began.UseBMC && w.bmcSilent == 0 && !w.bmcNo)) {
+						t.Fatalf("seed %d: %s, %s, and the node runs: %+v", seed, e.Verdict, e.Kind, w)
+					}
+				}
+			}
+			if w.bmcInFlight > 1 || w.pduInFlight > 1 {
+				t.Fatalf("seed %d: %d requests to the BMC, %d to the PDU at once", seed, w.bmcInFlight, w.pduInFlight)
+			}
+			if over {
+				break
+			}
+			if w.now > Second+runDeadline || steps > 1000 {
+				t.Fatalf("seed %d: no end at %d after %d steps", seed, w.now, steps)
+			}
+			in = nil
+			for in == nil {
+				if len(w.events) == 0 || w.earliest() > wake {
+					w.now = max(w.now, wake)
+					in = Woke{w.now}
+					wake = never
+				} else {
+					e := w.next()
+					w.now = e.at
+					in = e.do()
+				}
+			}
+		}
+	}
+	t.Log(verdicts)
+	for _, kind := range []string{"confirmed BMC says off", "confirmed outlets read off", "refused BMC says off", "refused outlets read off", "unknown nothing"} {
+		if verdicts[kind] == 0 {
+			t.Errorf("no room ended with %q", kind)
+		}
+	}
+}
+
+func (w *room) earliest() Boottime {
+	at := never
+	for _, e := range w.events {
+		at = min(at, e.at)
+	}
+	return at
+}
+
+// The policy table of hardware.md 4.2, for the kinds that exist, enumerated.
+func TestPolicy(t *testing.T) {
+	for _, kind := range []Kind{NoKind, BMCOff, OutletsOff, OutletsOff + 1} {
+		for _, verdict := range []Verdict{Unknown, Confirmed, Refused, Refused + 1} {
+			want := Allows{}
+			if verdict == Confirmed && kind == BMCOff {
+				want = Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true}
+			}
+			if verdict == Confirmed && kind == OutletsOff {
+				want = Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true, OutletsOnFirst: true}
+			}
+			if got := (Evidence{Kind: kind, Verdict: verdict}).Policy(); got != want {
+				t.Errorf("%s %s allows %+v, want %+v", kind, verdict, got, want)
+			}
+		}
+	}
+	if (Evidence{}).Verdict != Unknown {
+		t.Error("the zero evidence is not unknown")
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	for runs, want := range []Boottime{5, 5, 10, 20, 30, 30, 30} {
+		if got := Backoff(runs); got != want*Second {
+			t.Errorf("after %d runs %d s", runs, got/Second)
+		}
+	}
+}
