@@ -52,7 +52,7 @@ func serve(ctx context.Context, config string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	n, err := node.New(boot, log.With("node", boot.Node))
+	n, err := node.New(node.Config{Boot: boot, ProcDir: "/proc", Log: log.With("node", boot.Node)})
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
