@@ -76,7 +76,7 @@ func dispatch(ctx context.Context, verb string, args []string, stdout, stderr io
 		flags.StringVar(&c.keyA, "key-a", "", "public key of node a")
 		flags.StringVar(&c.keyB, "key-b", "", "public key of node b")
 		required = []*string{&c.data, &c.name, &c.keyA, &c.keyB}
-		do = c.enroll
+		do = func() error { return c.enroll() } // not a method value: it would copy c before the flags are parsed
 	case "key":
 		required = []*string{&c.data}
 		do = func() error { return c.printKey(stdout) }
