@@ -196,6 +196,12 @@ func (n *Node) nodes(f facts) []api.Node {
 	if st.Session != 0 {
 		peer.Since = f.began
 	}
+	switch {
+	case st.Committed() && st.Peer.Ep == st.Rec.Ep && st.Peer.Prep == 0:
+		peer.Mode = "paired"
+	case st.Mode == membership.Solo && st.Copy != membership.CopyIdle:
+		peer.Mode = "joining"
+	}
 	for _, p := range f.paths {
 		age := int64(-1)
 		if p.AckAge >= 0 {

@@ -116,6 +116,7 @@ func (d *Driver) laneIs(l control.LinkEvent) {
 		d.lane.by = d.now() + membership.Boottime(laneLost)
 	}
 	d.lane.up, d.lane.path = l.Up, l.Path
+	d.publish()
 }
 
 // mirrorIs: without duet-mirrord there is no lane, and a copy has ended.
