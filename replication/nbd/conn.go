@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -103,7 +103,8 @@ func (c *conn) end() {
 // plain makes nil of the errors that are a goodbye.
 func (c *conn) plain(err error) error {
 	if err == nil || c.ctx.Err() != nil || c.isStopping() ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
 	return err
@@ -216,10 +217,4 @@ func (c *conn) whileOpening(f func(ctx context.Context) error) error {
 	<-peeked
 	c.readUntil(time.Time{})
 	return err
-}
-
-// gone says that err is the end of the client or of the server, not an answer.
-func (c *conn) gone(err error) bool {
-	return c.ctx.Err() != nil || errors.Is(err, ErrGone) || errors.Is(err, context.Canceled) && c.isStopping() ||
-		errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -55,12 +55,12 @@ func block4(with byte) []byte { return bytes.Repeat([]byte{with}, 4096) }
 func TestHeldRequestHoldsNothingElse(t *testing.T) {
 	s, disk := one(t)
 	g := newGate()
-	disk.before = func(ctx context.Context, call string, off, _ int64) error {
+	disk.hook(func(ctx context.Context, call string, off, _ int64) error {
 		if call == "write" && off == 0 {
 			return g.pass(ctx)
 		}
 		return nil
-	}
+	})
 	c := enter(t, s, "disk")
 	c.send(cmdWrite, 0, 1, 0, 4096, block4(1))
 	for i := range uint64(300) { // more than fit in flight, had they been held, too
@@ -87,12 +87,12 @@ func TestLimitsStopReading(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, disk := one(t)
 			g := newGate()
-			disk.before = func(ctx context.Context, call string, _, _ int64) error {
+			disk.hook(func(ctx context.Context, call string, _, _ int64) error {
 				if call == "write" {
 					return g.pass(ctx)
 				}
 				return nil
-			}
+			})
 			cl := enter(t, s, "disk")
 			const extra = 20
 			total := int(c.fits) + extra
@@ -130,7 +130,7 @@ func TestLimitsStopReading(t *testing.T) {
 // bytes are lost. Without the range lock the read-modify-writes lose each other's.
 func TestRaggedWritesAreAtomicOverConnections(t *testing.T) {
 	s, disk := one(t)
-	disk.before = func(context.Context, string, int64, int64) error { runtime.Gosched(); return nil }
+	disk.hook(func(context.Context, string, int64, int64) error { runtime.Gosched(); return nil })
 	const writers, rounds = 8, 100
 	var wg sync.WaitGroup
 	for w := range writers {
@@ -204,7 +204,7 @@ func TestRangeLock(t *testing.T) {
 func TestGoingAwayIsNotAnError(t *testing.T) {
 	t.Run("volume gone", func(t *testing.T) {
 		s, disk := one(t)
-		disk.before = func(context.Context, string, int64, int64) error { return fmt.Errorf("leg closed: %w", ErrGone) }
+		disk.hook(func(context.Context, string, int64, int64) error { return fmt.Errorf("leg closed: %w", ErrGone) })
 		c := enter(t, s, "disk")
 		c.send(cmdWrite, 0, 1, 0, 4096, block4(1))
 		c.closed()
@@ -212,7 +212,7 @@ func TestGoingAwayIsNotAnError(t *testing.T) {
 	t.Run("server stops with a held request", func(t *testing.T) {
 		s, disk := one(t)
 		g := newGate()
-		disk.before = func(ctx context.Context, _ string, _, _ int64) error { return g.pass(ctx) }
+		disk.hook(func(ctx context.Context, _ string, _, _ int64) error { return g.pass(ctx) })
 		c := enter(t, s, "disk")
 		c.send(cmdWrite, 0, 1, 0, 4096, block4(1))
 		await(t, "held", func() bool { return g.inside.Load() == 1 })
@@ -226,7 +226,7 @@ func TestGoingAwayIsNotAnError(t *testing.T) {
 	t.Run("server stops while a request gets done", func(t *testing.T) {
 		s, disk := one(t)
 		g := newGate()
-		disk.before = func(ctx context.Context, _ string, _, _ int64) error { return g.pass(ctx) }
+		disk.hook(func(ctx context.Context, _ string, _, _ int64) error { return g.pass(ctx) })
 		c := enter(t, s, "disk")
 		c.send(cmdWrite, 0, 1, 0, 4096, block4(1))
 		await(t, "held", func() bool { return g.inside.Load() == 1 })
@@ -246,15 +246,13 @@ func TestClientLeavesWhileHeld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, disk := one(t)
 			g := newGate()
-			disk.before = func(ctx context.Context, _ string, _, _ int64) error { return g.pass(ctx) }
+			disk.hook(func(ctx context.Context, _ string, _, _ int64) error { return g.pass(ctx) })
 			c := enter(t, s, "disk")
 			c.send(cmdWrite, 0, 1, 0, 4096, block4(1))
 			await(t, "held", func() bool { return g.inside.Load() == 1 })
 			leaveBy(c)
 			await(t, "the volume is closed", func() bool {
-				disk.mu.Lock()
-				defer disk.mu.Unlock()
-				return disk.open == 0
+				return !disk.isOpen()
 			})
 		})
 	}
@@ -325,7 +323,7 @@ func TestOpenMayBlock(t *testing.T) {
 func TestErrorsOfTheVolume(t *testing.T) {
 	s, disk := one(t)
 	var answer atomic.Value
-	disk.before = func(context.Context, string, int64, int64) error { return answer.Load().(error) }
+	disk.hook(func(context.Context, string, int64, int64) error { return answer.Load().(error) })
 	c := enter(t, s, "disk")
 	for err, want := range map[error]errno{
 		errors.New("whatever"): eIO,
@@ -350,12 +348,12 @@ func TestErrorsOfTheVolume(t *testing.T) {
 func TestBug12ErrorOfASplitRequestIsNotOverwritten(t *testing.T) {
 	for failing := range int64(4) {
 		s, disk := one(t)
-		disk.before = func(_ context.Context, _ string, off, _ int64) error {
+		disk.hook(func(_ context.Context, _ string, off, _ int64) error {
 			if off == failing<<20 {
 				return syscall.EIO
 			}
 			return nil
-		}
+		})
 		c := enter(t, s, "disk")
 		c.send(cmdWrite, 0, 1, 0, 4<<20, make([]byte, 4<<20))
 		c.expect(1, eIO, 0)
@@ -421,12 +419,10 @@ func TestNoReplyWithoutTheRight(t *testing.T) {
 
 	// The deadline passes after the volume answered and before the reply goes out.
 	var expire sync.Once
-	v.mu.Lock()
-	v.before = func(context.Context, string, int64, int64) error {
+	v.hook(func(context.Context, string, int64, int64) error {
 		expire.Do(func() { v.live.Store(false) })
 		return nil
-	}
-	v.mu.Unlock()
+	})
 	c.send(cmdRead, 0, 2, 0, 4096, nil)
 	await(t, "the server waits for the right", func() bool { return v.waits.Load() == 1 })
 	c.send(cmdWrite, 0, 3, 4096, 4096, block4(3))
@@ -450,14 +446,12 @@ func TestNoReplyWithoutTheRight(t *testing.T) {
 
 	// A term that changed unseen, between read and reply, counts, too.
 	var again atomic.Int64
-	v.mu.Lock()
-	v.before = func(context.Context, string, int64, int64) error {
+	v.hook(func(context.Context, string, int64, int64) error {
 		if again.Add(1) == 1 {
 			v.term.Add(1)
 		}
 		return nil
-	}
-	v.mu.Unlock()
+	})
 	c.send(cmdRead, 0, 4, 0, 4096, nil)
 	c.expect(4, eOK, 4096)
 	if again.Load() != 2 {

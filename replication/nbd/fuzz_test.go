@@ -51,7 +51,7 @@ func finish(t *testing.T, c *client, m *memory, ended chan struct{}) {
 		t.Fatal("the server does not notice that its client left")
 	}
 	for name, v := range m.volumes {
-		if v.open != 0 {
+		if v.isOpen() {
 			t.Fatalf("volume %q stayed open", name)
 		}
 	}

@@ -127,8 +127,8 @@ func (c *conn) infoOrGo(opt uint32, data []byte) (verdict, error) {
 		switch {
 		case errors.Is(err, ErrUnknown):
 			return proceed, c.refuse(opt, repErrUnknown, fmt.Sprintf("unknown export %q", name))
-		case c.gone(err):
-			return leave, nil
+		case errors.Is(err, ErrGone), errors.Is(err, context.Canceled):
+			return leave, nil // the client left, or connects again: no error may tell it to give up
 		}
 		return proceed, c.refuse(opt, repErrPlatform, err.Error())
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -52,6 +53,31 @@ type ram struct {
 	calls  []string
 	record bool
 	before func(ctx context.Context, call string, off, n int64) error
+}
+
+// hook sets before; watch begins to record; called is what was recorded.
+func (r *ram) hook(before func(ctx context.Context, call string, off, n int64) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.before = before
+}
+
+func (r *ram) watch() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.record = true
+}
+
+func (r *ram) called() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.calls, ",")
+}
+
+func (r *ram) isOpen() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open > 0
 }
 
 func (r *ram) opened(n int) {
@@ -163,8 +189,8 @@ func start(t testing.TB, b *memory) *running {
 				t.Error("Serve does not return")
 			}
 			for name, v := range b.volumes {
-				if v.open != 0 {
-					t.Errorf("volume %s: %d openings left", name, v.open)
+				if v.isOpen() {
+					t.Errorf("volume %s stayed open", name)
 				}
 			}
 		})

@@ -114,7 +114,7 @@ func TestNbdcopy(t *testing.T) {
 
 func TestQemuIO(t *testing.T) {
 	s, disk := toolServer(t)
-	disk.record = true
+	disk.watch()
 	out := tool(t, "qemu-io", "-f", "raw",
 		"-c", "write -P 0x11 0 1M", "-c", "write -f -P 0x22 4096 8192", "-c", "write -P 0x33 1000 100",
 		"-c", "read -P 0x11 0 1000", "-c", "read -P 0x33 1000 100", "-c", "read -P 0x22 4096 8192",
@@ -125,7 +125,7 @@ func TestQemuIO(t *testing.T) {
 	if strings.Contains(out, "failed") || strings.Contains(out, "rror") {
 		t.Fatal(out)
 	}
-	calls := strings.Join(disk.calls, ",")
+	calls := disk.called()
 	for _, want := range []string{"write fua", "zero", "trim", "flush"} {
 		if !strings.Contains(calls, want) {
 			t.Errorf("the volume saw no %s: %s", want, calls)
@@ -150,14 +150,14 @@ func TestQemuImg(t *testing.T) {
 
 func TestFio(t *testing.T) {
 	s, disk := toolServer(t)
-	disk.record = true
+	disk.watch()
 	out := tool(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri("disk"), "--rw=randrw", "--bsrange=4k-256k",
 		"--size=16M", "--numjobs=2", "--offset_increment=24M", "--iodepth=32", "--verify=crc32c", "--fsync=16",
 		"--minimal", "--thread")
 	if !strings.Contains(out, ";v;") || strings.Contains(out, "verify:") {
 		t.Fatal(out)
 	}
-	if !strings.Contains(strings.Join(disk.calls, ","), "flush") {
+	if !strings.Contains(disk.called(), "flush") {
 		t.Fatal("no flush arrived")
 	}
 }
@@ -165,7 +165,7 @@ func TestFio(t *testing.T) {
 // TestNbdsh runs testdata/cases.py against the server: what a client may not do, by a client that does it.
 func TestNbdsh(t *testing.T) {
 	s, disk := toolServer(t)
-	disk.record = true
+	disk.watch()
 	script, err := filepath.Abs("testdata/cases.py")
 	if err != nil {
 		t.Fatal(err)
