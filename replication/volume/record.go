@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"duet/replication/control"
@@ -101,58 +102,49 @@ func (v *Volume) Generation() meta.Generation { return v.meta.Super().Current }
 // FinishSink makes a completed copy durable at its target: up to date, with the source's generation. A proved
 // result is compared once more with what this leg's own reading said.
 func (v *Volume) FinishSink(l *link.Lane, r Result) error {
-	v.mu.Lock()
-	begun := v.lane == l && v.sink != nil
-	v.mu.Unlock()
-	if !begun {
-		return errCopyOver
-	}
 	if r.Root != (Leaf{}) && r.Root != v.leaves.root(v.ID, v.size) {
 		return fmt.Errorf("volume %s: the root changed since it was proved", v.ID)
 	}
-	if err := v.data.Sync(); err != nil {
-		return v.legError("sync", err)
-	}
-	if err := v.finish(r, func(s *meta.Superblock) {
+	return v.finish(l, stage.Sink, r, func(s *meta.Superblock) {
 		if s.Current != r.Generation {
 			s.History = push(s.History, s.Current)
 		}
 		s.SyncSource = meta.Generation{}
-	}); err != nil {
-		return err
-	}
-	return v.finished(l, stage.Sink)
+	})
 }
 
 // FinishSource records the same at the source; its own base goes into history.
 func (v *Volume) FinishSource(l *link.Lane, r Result) error {
-	if err := v.finish(r, func(s *meta.Superblock) {
-		if !s.Base.IsZero() && !contains(s.History, s.Base) {
+	return v.finish(l, stage.Source, r, func(s *meta.Superblock) {
+		if !s.Base.IsZero() && !slices.Contains(s.History, s.Base) {
 			s.History = push(s.History, s.Base)
 		}
-		s.ResyncFlags &^= meta.ResyncUnconfirmed
-	}); err != nil {
-		return err
-	}
-	return v.finished(l, stage.Source)
+	})
 }
 
-func contains(h []meta.Generation, g meta.Generation) bool {
-	for _, x := range h {
-		if x == g {
-			return true
-		}
+// finish records the end of a copy, unless the copy is over: then this leg may already be on its way to another
+// generation, which must not be undone. The recording mutex keeps the two apart. The superblock goes first and
+// the map after it: a crash between leaves bits too many, never too few.
+func (v *Volume) finish(l *link.Lane, role stage.Role, r Result, change func(*meta.Superblock)) error {
+	v.recording.Lock()
+	defer v.recording.Unlock()
+	v.mu.Lock()
+	over := v.lane != l || v.facts.Role != role || role == stage.Source && v.facts.Phase != stage.Holding
+	if !over && role == stage.Sink {
+		v.meta.Dirty().Clear(0, v.size/Block) // the source's version stands now
 	}
-	return false
-}
-
-// finish writes the superblock first and the empty map after it: a crash between leaves bits too many, never too
-// few.
-func (v *Volume) finish(r Result, change func(*meta.Superblock)) error {
+	v.mu.Unlock()
+	if over {
+		return errCopyOver
+	}
+	if err := v.data.Sync(); err != nil {
+		return v.legError("sync", err)
+	}
 	err := v.meta.Change(func(s *meta.Superblock) {
 		change(s)
 		s.State = meta.UpToDate
 		s.Current, s.Base = r.Generation, meta.Generation{}
+		s.ResyncFlags &^= meta.ResyncUnconfirmed
 		s.Boot = v.boot
 		if r.Root != (Leaf{}) {
 			s.ProofRoot = [16]byte(r.Root[:16])
@@ -161,34 +153,34 @@ func (v *Volume) finish(r Result, change func(*meta.Superblock)) error {
 		}
 	})
 	if err == nil {
-		v.meta.Dirty().Clear(0, v.size/Block)
-		v.meta.Covered(v.meta.Mark())
 		err = v.meta.StoreDirty()
 	}
 	if err != nil {
 		return v.legError("end of the copy", err)
 	}
-	return nil
+	return v.finished(l, role)
 }
 
 // finished sets what is now known. The stage stays Preparing until the next grant, or becomes paired at once for
-// a reconcile inside a session.
+// a reconcile inside a session. If the lane went meanwhile, the source goes on alone under the generation that
+// both legs have (row H6b); consider gives it its own again.
 func (v *Volume) finished(l *link.Lane, role stage.Role) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.clean, v.rebooted = true, false
-	v.suspect.Clear(0, v.suspect.Blocks())
+	v.facts.Excluded = false
+	v.wake()
 	if v.lane != l || v.facts.Role != role {
+		v.consider()
 		return errCopyOver
 	}
+	v.clean, v.rebooted = true, false
+	v.suspect.Clear(0, v.suspect.Blocks())
 	v.unsynced.Clear(0, v.unsynced.Blocks())
 	v.facts.InStep, v.facts.Sound = true, true
 	v.facts.Phase = stage.Holding
-	v.facts.Excluded = false
 	if v.right.Mode == control.Paired || v.right.Mode == control.Prepared {
 		v.endCopy()
 	}
-	v.wake()
 	return nil
 }
 
@@ -293,6 +285,8 @@ func (v *Volume) Armed() bool {
 // Found gives a volume that never had one its first generation, durable here before the other leg learns of it
 // (row H4): a crash between leaves one new leg, which is brought up to date from this one (row H5).
 func (v *Volume) Found(g meta.Generation) error {
+	v.recording.Lock()
+	defer v.recording.Unlock()
 	err := v.meta.Change(func(s *meta.Superblock) {
 		if s.State == meta.New {
 			s.State, s.Current = meta.UpToDate, g

@@ -54,6 +54,11 @@ func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Genera
 	if err := v.until(ctx, func() bool { return len(v.active) == 0 }); err != nil {
 		return nil // the copy is over, not the lane
 	}
+	v.recording.Lock()
+	defer v.recording.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
 	err := v.meta.Change(func(s *meta.Superblock) {
 		s.Flags |= meta.FlagOpen
 		if excluded {

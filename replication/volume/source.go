@@ -84,14 +84,8 @@ func (s *source) Run() error {
 	} else if err := s.excluded(); err != nil {
 		return err
 	}
-	err := v.meta.Change(func(sb *meta.Superblock) {
-		sb.Flags |= meta.FlagOpen
-		if s.keep {
-			sb.ResyncFlags |= meta.ResyncUnconfirmed
-		}
-	})
-	if err != nil {
-		return v.legError("record of the copy", err)
+	if err := s.record(); err != nil {
+		return err
 	}
 	select {
 	case <-s.mapped:
@@ -118,6 +112,26 @@ func (s *source) Run() error {
 		return err
 	}
 	return s.settleLeaves()
+}
+
+// record notes the direction before the first block is sent: after a crash the copy goes on the same way (row H7b).
+func (s *source) record() error {
+	v := s.v
+	v.recording.Lock()
+	defer v.recording.Unlock()
+	if s.ctx.Err() != nil {
+		return errCopyOver
+	}
+	err := v.meta.Change(func(sb *meta.Superblock) {
+		sb.Flags |= meta.FlagOpen
+		if s.keep {
+			sb.ResyncFlags |= meta.ResyncUnconfirmed
+		}
+	})
+	if err != nil {
+		return v.legError("record of the copy", err)
+	}
+	return nil
 }
 
 // settleLeaves digests ahead of the proof, on both legs, so that the hold is short.

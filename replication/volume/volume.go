@@ -110,6 +110,7 @@ type Volume struct {
 	count  counters
 
 	deadline atomic.Int64
+	term     atomic.Uint64 // grows when the right to answer lapsed or changed
 
 	mu        sync.Mutex
 	changed   chan struct{}
@@ -133,6 +134,7 @@ type Volume struct {
 	sends     uint64
 	holdSince time.Time
 
+	recording  sync.Mutex // one change of generation or state at a time; taken before mu
 	peerFlush  sync.Mutex // one FLUSH of the unsynced set at a time
 	sinceFlush atomic.Int64
 
@@ -208,6 +210,9 @@ const noDeadline = -1
 // Live is the check before a batch of replies: one clock read.
 func (v *Volume) Live() bool { return v.live() }
 
+// Term names the present right to answer: a read that began in another term is done again.
+func (v *Volume) Term() uint64 { return v.term.Load() }
+
 // Grant obeys a grant. It only changes facts: when it returns, nothing more is issued under the old one.
 func (v *Volume) Grant(r Right, deadline int64) {
 	v.mu.Lock()
@@ -216,6 +221,9 @@ func (v *Volume) Grant(r Right, deadline int64) {
 		if r.Mode == control.Solo {
 			deadline = noDeadline
 		}
+	}
+	if r != v.right || !v.live() {
+		v.term.Add(1)
 	}
 	v.deadline.Store(deadline)
 	if r == v.right {
@@ -338,17 +346,19 @@ func (v *Volume) exclude(r Right) {
 	defer v.mu.Unlock()
 	v.excluding = false
 	switch {
+	case v.right != r:
+		v.consider()
 	case err != nil:
 		v.env.Log.Error("exclusion of the other leg", "volume", v.ID, "error", err)
-	case v.right == r:
+	default:
 		v.facts.Excluded, v.facts.Sound = true, true
 		v.wake()
-	default:
-		v.consider()
 	}
 }
 
 func (v *Volume) recordExclusion(r Right) error {
+	v.recording.Lock()
+	defer v.recording.Unlock()
 	if s := v.meta.Super(); s.State != meta.UpToDate {
 		v.fault("REPL-2002", "The only leg that may serve this volume is not up to date",
 			fmt.Sprintf("Its state is %s; the grant names it as the only one with every write.", StateName(s.State)),
@@ -356,6 +366,10 @@ func (v *Volume) recordExclusion(r Right) error {
 		return errors.New("leg is not up to date")
 	}
 	v.mu.Lock()
+	if v.right != r {
+		v.mu.Unlock()
+		return errCopyOver // a newer grant; exclude looks again
+	}
 	dirty := v.meta.Dirty()
 	for q := range v.active {
 		dirty.Set(q.first(), q.blocks())
@@ -367,6 +381,7 @@ func (v *Volume) recordExclusion(r Right) error {
 	err := v.meta.Change(func(s *meta.Superblock) {
 		v.stampGrant(s, r)
 		s.Flags |= meta.FlagOpen
+		s.ResyncFlags &^= meta.ResyncUnconfirmed // whatever it was the source of, it stands alone now
 		if s.Base.IsZero() {
 			s.Base = s.Current
 			s.History = push(s.History, s.Current)

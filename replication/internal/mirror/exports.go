@@ -83,4 +83,6 @@ func (e export) Close() {}
 
 func (e export) Live() bool { return e.v.Live() }
 
+func (e export) Term() uint64 { return e.v.Term() }
+
 func (e export) Wait(ctx context.Context) error { return gone(e.v.AwaitLive(ctx)) }

@@ -252,3 +252,87 @@ func TestTakeoverAfterPowerCutHasWhatWasFlushed(t *testing.T) {
 	p.rejoin(1, 2, 22)
 	p.sameLegs()
 }
+
+// resolve is a common return (protocol.md R13): both legs count, a coordinates, owner may be either.
+func (p *pair) resolve(owner control.Node, epoch, session uint64) {
+	p.t.Helper()
+	for _, h := range p.nodes {
+		h.grant(control.Grant{Mode: control.Resolving, Epoch: epoch, Session: session, Members: 3, Volumes: owned(owner, 3)})
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	if err := a.m.Copy(session); err != nil {
+		p.t.Fatal(err)
+	}
+	if x, y := a.awaitCopyDone(session), b.awaitCopyDone(session); x != y {
+		p.t.Fatalf("digests differ: %x and %x", x, y)
+	}
+	b.grant(control.Grant{Mode: control.Prepared, Epoch: epoch, Prepared: epoch + 2, Session: session, Members: 3, Volumes: owned(owner, 3)})
+	for _, h := range p.nodes {
+		h.grant(control.Grant{Mode: control.Paired, Epoch: epoch + 2, Session: session, Members: 3, Volumes: owned(owner, 3)})
+	}
+	a.awaitStage("paired")
+	b.awaitStage("paired")
+}
+
+func TestResolvingAfterACommonPowerCut(t *testing.T) {
+	for seed := range uint64(6) {
+		p := startPair(t)
+		p.serve(1, 11)
+		owner := control.Node(seed % 2)
+		p.nodes[0].awaitStage("paired")
+		for _, h := range p.nodes {
+			h.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3, Volumes: owned(owner, 3)})
+		}
+		o := p.nodes[owner]
+		o.write(0, 5, 1<<20)
+		o.flush()
+		l := o.load(4)
+		l.progress(200)
+		l.end()
+		for i, h := range p.nodes {
+			if seed < 4 || i == 0 {
+				h.powerCut(10*seed + uint64(i))
+			} else {
+				h.crash()
+				h.seq = 0
+			}
+		}
+		for _, h := range p.nodes {
+			h.start()
+		}
+		p.resolve(owner, 1, 30+seed)
+		o.write(4096, 6, 4096)
+		p.sameLegs()
+	}
+}
+
+func TestResolvingAfterALostSessionUnderLoad(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	a := p.nodes[0]
+	l := a.load(6)
+	for round := range uint64(4) {
+		l.progress(200)
+		epoch := 1 + 2*round
+		for _, h := range p.nodes {
+			h.grant(control.Grant{Mode: control.Frozen, Epoch: epoch, Members: 3})
+		}
+		p.resolve(0, epoch, 40+round)
+		l.progress(200)
+	}
+	l.end()
+	p.quiet()
+	p.sameLegs()
+}
+
+func TestFoundByResolving(t *testing.T) {
+	p := startPair(t)
+	p.resolve(1, 1, 11)
+	p.nodes[1].write(8192, 3, 4096)
+	p.sameLegs()
+	for _, h := range p.nodes {
+		if s := h.vol().Status(); s.LegState != "uptodate" || s.ProvenEpoch == 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
