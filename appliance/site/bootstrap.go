@@ -69,8 +69,11 @@ func (b Bootstrap) Validate() FieldErrors {
 		field, path string
 		optional    bool
 	}{
-		{"data_dir", b.DataDir, false}, {"pool_dir", b.PoolDir, false}, {"run_dir", b.RunDir, false},
-		{"watchdog", b.Watchdog, true}, {"libvirt_socket", b.LibvirtSocket, true},
+		{"data_dir", b.DataDir, false},
+		{"pool_dir", b.PoolDir, false},
+		{"run_dir", b.RunDir, false},
+		{"watchdog", b.Watchdog, true},
+		{"libvirt_socket", b.LibvirtSocket, true},
 	} {
 		if f.path == "" && f.optional {
 			continue

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"duet/appliance/internal/durable"
 )
 
 // The files of a store.
@@ -20,8 +22,8 @@ const (
 // the disk (write aside, fsync, rename, fsync of the directory), and after a crash either the old or the new content is
 // there, whole. A failed write or sync is final: the page cache is not trusted after it, so every later change fails.
 type Store struct {
-	dir  string
-	sync func(*os.File) error
+	dir   string
+	write func(path string, data []byte, perm os.FileMode) error
 
 	mu      sync.Mutex // guards the fields below
 	doc     *Document
@@ -32,7 +34,7 @@ type Store struct {
 // OpenStore reads what is there. A file that cannot be read or understood is an error: a node never guesses that it
 // belongs to no site.
 func OpenStore(dir string) (*Store, error) {
-	s := &Store{dir: dir, sync: (*os.File).Sync}
+	s := &Store{dir: dir, write: durable.WriteFile}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("site store: %w", err)
 	}
@@ -127,40 +129,20 @@ func (s *Store) Forget() error {
 		}
 	}
 	s.doc, s.runtime = nil, Runtime{}
-	return s.syncDir()
+	if err := durable.SyncDir(s.dir); err != nil {
+		return s.fail(err)
+	}
+	return nil
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
 
-// replace makes data the durable content of a file. The order is the promise: content, then name, then directory.
+// replace makes data the durable content of a file.
 func (s *Store) replace(name string, data []byte) error {
 	if s.broken != nil {
 		return s.broken
 	}
-	aside := s.path(name + ".new")
-	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return s.fail(err)
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = s.sync(f)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return s.fail(err)
-	}
-	if err := os.Rename(aside, s.path(name)); err != nil {
-		return s.fail(err)
-	}
-	return s.syncDir()
-}
-
-func (s *Store) syncDir() error {
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return s.fail(err)
-	}
-	if err := errors.Join(s.sync(dir), dir.Close()); err != nil {
+	if err := s.write(s.path(name), data, 0o600); err != nil {
 		return s.fail(err)
 	}
 	return nil

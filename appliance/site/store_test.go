@@ -78,60 +78,34 @@ func TestOlderRuntimeChangesNothing(t *testing.T) {
 	}
 }
 
-// A sync that fails is final, wherever it falls, and the old or the new document is there whole.
-func TestFailedSyncIsFinal(t *testing.T) {
-	for at := 1; at <= 2; at++ {
-		dir := t.TempDir()
-		s, err := OpenStore(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d := founded(t)
-		if err := s.SaveDocument(d); err != nil {
-			t.Fatal(err)
-		}
-		calls := 0
-		s.sync = func(f *os.File) error {
-			if calls++; calls == at {
-				return errors.New("planted")
-			}
-			return f.Sync()
-		}
-		changed := founded(t)
-		changed.Version = 2
-		if err := s.SaveDocument(changed); err == nil || !strings.Contains(err.Error(), "planted") {
-			t.Fatalf("sync %d: got %v", at, err)
-		}
-		if err := errors.Join(s.SaveRuntime(Runtime{Version: 1})); err == nil {
-			t.Fatal("the store goes on after a failed sync")
-		}
-		if got, _ := s.Document(); got.Version != 1 {
-			t.Fatal("a change that may not be durable is shown")
-		}
-		if _, err := OpenStore(dir); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// The order content, name, directory is the promise; the syncs are seen in it.
-func TestSyncOrder(t *testing.T) {
-	s, err := OpenStore(t.TempDir())
+// A write that fails is final, and what may not be durable is not shown.
+func TestFailedWriteIsFinal(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var order []string
-	s.sync = func(f *os.File) error {
-		_, err := os.Stat(s.path(runtimeFile))
-		order = append(order, fmt.Sprintf("%s renamed=%v", filepath.Base(f.Name()), err == nil))
-		return f.Sync()
-	}
-	if err := s.SaveRuntime(Runtime{Version: 1}); err != nil {
+	if err := s.SaveDocument(founded(t)); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"runtime.json.new renamed=false", filepath.Base(s.dir) + " renamed=true"}
-	if fmt.Sprint(order) != fmt.Sprint(want) {
-		t.Fatalf("%q", order)
+	sound := s.write
+	s.write = func(string, []byte, os.FileMode) error { return errors.New("planted") }
+	changed := founded(t)
+	changed.Version = 2
+	if err := s.SaveDocument(changed); err == nil || !strings.Contains(err.Error(), "planted") {
+		t.Fatalf("got %v", err)
+	}
+	s.write = sound
+	for what, err := range map[string]error{"document": s.SaveDocument(changed), "runtime": s.SaveRuntime(Runtime{Version: 1}), "forget": s.Forget()} {
+		if err == nil {
+			t.Errorf("%s: the store goes on after a failed write", what)
+		}
+	}
+	if got, _ := s.Document(); got.Version != 1 {
+		t.Fatal("a change that may not be durable is shown")
+	}
+	if _, err := OpenStore(dir); err != nil {
+		t.Fatal(err)
 	}
 }
 

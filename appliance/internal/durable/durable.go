@@ -13,6 +13,11 @@ import (
 
 // WriteFile makes path hold b, durably.
 func WriteFile(path string, b []byte, perm os.FileMode) error {
+	return writeFile(path, b, perm, (*os.File).Sync)
+}
+
+// writeFile has the sync as a parameter so that a test sees the order.
+func writeFile(path string, b []byte, perm os.FileMode, sync func(*os.File) error) error {
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
 	if err != nil {
@@ -20,7 +25,7 @@ func WriteFile(path string, b []byte, perm os.FileMode) error {
 	}
 	_, err = f.Write(b)
 	if err == nil {
-		err = f.Sync()
+		err = sync(f)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
@@ -29,7 +34,7 @@ func WriteFile(path string, b []byte, perm os.FileMode) error {
 		err = os.Rename(tmp, path)
 	}
 	if err == nil {
-		err = SyncDir(filepath.Dir(path))
+		err = syncDir(filepath.Dir(path), sync)
 	}
 	if err != nil {
 		return fmt.Errorf("durable write of %s: %w", path, err)
@@ -38,12 +43,14 @@ func WriteFile(path string, b []byte, perm os.FileMode) error {
 }
 
 // SyncDir makes the names in a directory durable.
-func SyncDir(dir string) error {
+func SyncDir(dir string) error { return syncDir(dir, (*os.File).Sync) }
+
+func syncDir(dir string, sync func(*os.File) error) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	err = d.Sync()
+	err = sync(d)
 	if cerr := d.Close(); err == nil {
 		err = cerr
 	}
