@@ -93,6 +93,11 @@ func TestRules(t *testing.T) {
 		{"one silence between two off is not successive", []Input{
 			bmcOnly, bmc(0, 5*ms, BMCSaysOff), woke(250 * ms), bmc(250*ms, 300*ms, BMCSilent), woke(500 * ms), bmc(500*ms, 505*ms, BMCSaysOff), woke(5 * Second),
 		}, "AskBMC\n\nAskBMC\n\nAskBMC\n\nunknown: nothing (no answer that can be believed)"},
+		{"an outlet that comes back is switched again and counts anew", []Input{
+			Begin{Now: t0, UseOutlets: true}, pdu(0, 2*ms, OutletsOut), woke(500 * ms), pdu(500*ms, 502*ms, OutletsMix),
+			pdu(502*ms, 510*ms, PDUDone), pdu(510*ms, 515*ms, OutletsOut), woke(1010 * ms), pdu(1010*ms, 1015*ms, OutletsOut), woke(1510 * ms),
+			pdu(1510*ms, 1515*ms, OutletsOut),
+		}, "ReadOutlets\n\nReadOutlets\nOutletsDown\nReadOutlets\n\nReadOutlets\n\nReadOutlets\nconfirmed: outlets read off (read off in successive requests)"},
 		{"no means", []Input{Begin{}}, "unknown: nothing (no path may be used)"},
 		{"before the beginning", []Input{Woke{}, bmc(0, 1, BMCSaysOff), begin}, "\n\nAskBMC ReadOutlets"},
 	} {
@@ -136,6 +141,14 @@ func newRoom(seed uint64) *room {
 	w.offLate = Boottime(rng.Int64N(int64(3 * Second)))
 	if w.relays == [2]bool{} {
 		w.lostAC = Second - holdUp
+	}
+	if chance(0.3) { // somebody presses an outlet's button at the PDU; not during a request, which would make "when" a matter of opinion
+		w.later(Boottime(rng.Int64N(int64(6*Second))), func() Input {
+			if w.pduInFlight == 0 && w.bmcInFlight == 0 {
+				w.relays[0], w.lostAC = true, 0
+			}
+			return nil
+		})
 	}
 	return w
 }

@@ -56,7 +56,7 @@ func (r *Runner) powerOn(ctx context.Context) error {
 	}
 	// A PDU that says nothing need not be why the node is off: the BMC may still be alive.
 	err := r.bmcOn(ctx, hadNoAC)
-	if err != nil && outletsErr != nil {
+	if err != nil && outletsErr != nil && !errors.Is(err, context.Canceled) {
 		return outletsErr
 	}
 	return err
@@ -70,7 +70,7 @@ func (r *Runner) outletsOn(ctx context.Context) (wereOff bool, err error) {
 	for {
 		var answer PDUAnswer
 		answer, fault = r.readOutlets(ctx)
-		if answer == OutletsOn && r.allSettledOn(ctx) {
+		if answer == OutletsOn && r.allSettledOn() {
 			r.mu.Lock()
 			r.switchedOff = false
 			r.mu.Unlock()
@@ -82,7 +82,10 @@ func (r *Runner) outletsOn(ctx context.Context) (wereOff bool, err error) {
 				fault = r.pduFault(err) // also while an unanswered off blocks it: the readings of this loop settle it
 			}
 		}
-		if sleep(ctx, pathPoll) != nil {
+		if err := sleep(ctx, pathPoll); err != nil {
+			if errors.Is(err, context.Canceled) {
+				return wereOff, err
+			}
 			return wereOff, firstFault(fault, &Fault{
 				CodeNotPoweredOn, fmt.Sprintf("the outlets of node %s do not read on", r.cfg.Target.Node), "they were commanded on", "switch them on by hand",
 			})
@@ -91,7 +94,7 @@ func (r *Runner) outletsOn(ctx context.Context) (wereOff bool, err error) {
 }
 
 // allSettledOn says that no earlier "off" may still come.
-func (r *Runner) allSettledOn(context.Context) bool {
+func (r *Runner) allSettledOn() bool {
 	_, blocked := r.pdu.Settling(r.cfg.Target.Outlets)
 	return !blocked
 }

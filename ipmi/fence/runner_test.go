@@ -3,6 +3,7 @@ package fence
 import (
 	"context"
 	"errors"
+	"flag"
 	"net"
 	"sync"
 	"testing"
@@ -14,14 +15,22 @@ import (
 	"duet/ipmi/sim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The tests wait for simulated hardware and hardly compute, so they wait side by side.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "64"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // machine is a node with two power supplies, a BMC that lives while one of them has AC, and a PDU of eight outlets.
 type machine struct {
-	mu    sync.Mutex
-	runs  bool
-	ac    map[int]bool // by outlet
-	feeds []int        // the outlets that really feed it
+	mu     sync.Mutex
+	runs   bool
+	pulled bool         // both cords are out
+	ac     map[int]bool // by outlet
+	feeds  []int        // the outlets that really feed it
 
 	bmc        *sim.BMC
 	pdu        *sim.PDU
@@ -87,7 +96,7 @@ func (m *machine) PowerOff() error { m.mu.Lock(); defer m.mu.Unlock(); m.runs = 
 
 func (m *machine) hasAC() bool {
 	for _, outlet := range m.feeds {
-		if m.ac[outlet] {
+		if m.ac[outlet] && !m.pulled {
 			return true
 		}
 	}
@@ -106,9 +115,18 @@ func (m *machine) setOutlet(outlet int, on bool) {
 // cut pulls both cords: the node and its BMC are gone, the outlets stay on.
 func (m *machine) cut() {
 	m.mu.Lock()
-	m.runs = false
+	m.runs, m.pulled = false, true
 	m.mu.Unlock()
 	m.bmc.SetAlive(false)
+}
+
+// plug puts the cords back.
+func (m *machine) plug() {
+	m.mu.Lock()
+	m.pulled = false
+	alive := m.hasAC()
+	m.mu.Unlock()
+	m.bmc.SetAlive(alive)
 }
 
 func (m *machine) target() Target {
@@ -229,6 +247,7 @@ func TestLiveTestAndPowerOn(t *testing.T) {
 	}
 	m.cut()
 	expect(t, r.Run(t.Context(), Request{}), OutletsOff, Confirmed, "") // proven by the test
+	m.plug()
 	if err := r.PowerOn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
