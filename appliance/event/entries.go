@@ -100,13 +100,13 @@ var catalogue = []Entry{
 	},
 	{
 		Code: DocumentUnread, Severity: Critical, Title: "The stored site document cannot be read",
-		What: "{file} cannot be read",
+		What: "The stored site document of this node cannot be read",
 		Why:  "A node that guessed its site could found a second one over its own data",
 		Next: "Keep the file, replace the node's system disk if it fails",
 	},
 	{
 		Code: WrongPeerKey, Severity: Critical, Title: "A stranger answers in the peer's place",
-		What: "The node at {address} shows another key than the site document names",
+		What: "A node answers in the peer's place with another key than the site document names",
 		Why:  "Only the pinned key is trusted, for ever",
 		Next: "Put the original node back, or check the cabling", Command: "duet status",
 	},
@@ -148,9 +148,9 @@ var catalogue = []Entry{
 	},
 	{
 		Code: RecordUnwritable, Severity: Critical, Title: "The membership record cannot be written",
-		What: "Node {node} cannot write its record: {reason}",
+		What: "This node cannot write its membership record",
 		Why:  "A node that cannot record a decision must not act on it; it has stopped",
-		Next: "Replace the system disk of node {node}",
+		Next: "Replace the system disk of this node",
 	},
 	{
 		Code: BMCSilent, Severity: Warning, Title: "A BMC does not answer",
@@ -238,7 +238,7 @@ var catalogue = []Entry{
 	},
 	{
 		Code: LibvirtDown, Severity: Warning, Title: "libvirt does not answer",
-		What: "libvirt at {socket} does not answer",
+		What: "libvirt on this node does not answer",
 		Why:  "Running guests go on, but none can be started here",
 		Next: "It is started again by itself; look at its log if it is not",
 	},
@@ -250,7 +250,7 @@ var catalogue = []Entry{
 	},
 	{
 		Code: VMOrphan, Severity: Warning, Title: "A VM that the site does not know",
-		What: "A domain {vm} runs on node {node} that the site document does not name",
+		What: "A domain {vm} runs on this node that the site document does not name",
 		Why:  "It uses memory; duet leaves it alone",
 		Next: "Find out who made it", Command: "virsh list",
 	},

@@ -12,7 +12,6 @@ var (
 	linkForm    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	headingForm = regexp.MustCompile(`^(#{1,6}) +(.*)$`)
 	codeForm    = regexp.MustCompile("`[^`]*`")
-	faultForm   = regexp.MustCompile(`Code = "([A-Z]+-\d{4})"`)
 )
 
 // prose calls f for every line of a markdown file that is not inside a code fence.
@@ -95,28 +94,4 @@ func (t *Tree) follow(from, link string) string {
 		return "there is no such heading"
 	}
 	return ""
-}
-
-// FaultPages: every code of the catalogue has its page, and every page its code.
-func FaultPages(t *Tree) []Finding {
-	const codes, pages = "appliance/event/codes.go", "docs/faults/"
-	data, ok := t.Data(codes)
-	if !ok {
-		return []Finding{{codes, 0, "is missing"}}
-	}
-	var found []Finding
-	known := map[string]bool{}
-	for _, m := range faultForm.FindAllStringSubmatch(string(data), -1) {
-		known[m[1]] = true
-		if !t.Has(pages + m[1] + ".md") {
-			found = append(found, Finding{codes, 0, m[1] + " has no page in " + pages})
-		}
-	}
-	for _, f := range t.Files {
-		name, isPage := strings.CutPrefix(f.Path, pages)
-		if isPage && name != "README.md" && !known[strings.TrimSuffix(name, ".md")] {
-			found = append(found, Finding{f.Path, 0, "is the page of no code"})
-		}
-	}
-	return found
 }

@@ -115,6 +115,14 @@ var rules = []rule{
 		},
 		[]string{"SITE-1002 has no page", "SITE-1009.md: is the page of no code"},
 	},
+	{
+		"fault arguments", FaultArguments,
+		map[string]string{
+			faultEntries:     "package event\nvar catalogue = []Entry{\n{Code: One, What: \"{a} of {b_c}\", Why: \"{a}\"},\n{Code: Two, What: \"x\"},\n}\n",
+			"appliance/x.go": "package x\nfunc f() {\nevent.New(event.One, \"a\", v)\nevent.New(event.One, \"b_c\", v, \"a\", v)\nevent.New(event.Two)\nother.New(event.One)\nevent.New(event.One, all...)\n}\n",
+		},
+		[]string{"x.go:3: One needs a value for b_c"},
+	},
 }
 
 // TestCanaries: every rule finds exactly what was planted.
