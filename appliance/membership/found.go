@@ -33,11 +33,14 @@ func (t *turn) r27Take(p Prepare) {
 	t.prepared(r)
 }
 
-// r27Drop: cut before the founder's Persist. It is fresh, so nothing was ever written; the register is never used.
+// r27Drop: cut before the founder's Persist. It is fresh, so nothing was ever written; the register is never used. The
+// session ends, because the peer has taken our HELLO of before and would not found with a node that is not fresh.
 func (t *turn) r27Drop() {
 	if !t.s.waits() {
 		return
 	}
+	t.dropSession()
+	t.do(CloseSession{})
 	t.revoke()
 	t.persist(Record{Seq: t.s.Rec.Seq, High: t.s.Rec.High})
 	t.to(Init)

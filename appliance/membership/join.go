@@ -79,6 +79,7 @@ func (t *turn) r14Prepare(digest Digest) {
 	s.Plan.Owners[PairResource] = s.Plan.Owners[PairResource].give(s.self())
 	s.Plan.Legs = s.Plan.Legs.inSync()
 	t.sendPrepare(s.Rec.Site)
+	t.report(ReportPrepareSent)
 }
 
 // sendPrepare sends PREPARE once; its deadline is R16's.

@@ -10,7 +10,7 @@ import (
 // Canonical removes what can no longer matter, so that more worlds are the same state. Each removal needs a
 // reason that holds for the core as it is; with mutants the guards behind these reasons may be off, so nothing is removed.
 func Canonical(w *World) {
-	if !prune {
+	if !prune() {
 		w.sortPackets()
 		return
 	}

@@ -30,7 +30,7 @@ var mutants = []struct{ id, guard, caught string }{
 	{"M18", "Fenced is recorded, not assumed after reboot", "I1"},
 	{"M20", "R14: E above High", "I13 I2 I9"},
 	{"M21", "R2: connecting cancels the attempt", "I2 I13"},
-	{"M22", "prepare and commit in two phases", "I2 I5"},
+	{"M22", "prepare and commit in two phases", "I2 I4 I5"},
 	{"M24", "R6: above max(ep, prep)", "I5 I9"},
 	{"M25", "owners inside Prep", "I1 I10"},
 	{"M26", "R7: a failed CAS never grants", "I2 I13"},
@@ -49,7 +49,11 @@ var mutants = []struct{ id, guard, caught string }{
 }
 
 // survivors are guards whose mutant no search has caught, with the reason.
-var survivors = map[string]string{}
+var survivors = map[string]string{
+	"M29": "needs a solo node whose register does not say so: a YIELD (R18), which is not in the core yet. " +
+		"Without it a node is solo only after a CAS, and the register's epoch never returns to a remembered one",
+	"N24": "needs an owner that the prepared table gives and the committed one does not: a handover (R22), not in the core yet",
+}
 
 func TestMutants(t *testing.T) {
 	for _, mu := range mutants {
@@ -57,7 +61,7 @@ func TestMutants(t *testing.T) {
 			membership.Mutant = mu.id
 			defer func() { membership.Mutant = "" }()
 			begin := time.Now()
-			v, by := hunt(10 * time.Second)
+			v, by := hunt(mu.id, 10*time.Second)
 			switch why := survivors[mu.id]; {
 			case v == nil && why == "":
 				t.Errorf("survives: %s", mu.guard)
@@ -77,11 +81,22 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// hunt takes turns: short walks in every wide world, then breadth-first a little deeper.
-func hunt(budget time.Duration) (*Violation, string) {
+// where names the world for guards about leases: that world is small enough to be visited whole.
+var where = map[string]string{"M3": "lease", "M5": "lease", "M13": "lease", "M28": "walk-lease", "R11 wait": "lease", "M17": "walk-votes"}
+
+// hunt begins where it is told, then takes turns: short walks in every wide world, breadth-first a little deeper.
+func hunt(id string, budget time.Duration) (*Violation, string) {
 	deadline := time.Now().Add(budget)
+	if p := Worlds[where[id]]; p != nil {
+		if r := p.BFS(Bounds{States: 300_000, Deadline: deadline}); r.Violation != nil {
+			return r.Violation, "breadth-first in " + p.Name
+		}
+	}
 	for round := uint64(1); time.Now().Before(deadline); round++ {
 		for _, p := range Wide {
+			if w := where[id]; w != "" && w != p.Name && strings.HasPrefix(w, "walk") {
+				continue
+			}
 			if r := p.Walks(round*1_000_000, 200*int(round), deadline); r.Violation != nil {
 				return r.Violation, "walks in " + p.Name
 			}

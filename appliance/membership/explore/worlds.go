@@ -24,6 +24,8 @@ var (
 			Budget: Budget{Session: 1, Write: 1}}),
 		world(Params{Name: "cut-in-join", Start: FromSolo, Eager: true, Witness: true, Link: true, NoRun: true,
 			Budget: Budget{Cut: 1, Session: 2}}),
+		world(Params{Name: "lease-end", Start: FromPaired, Clocks: true, Eager: true, Witness: true, NoFence: true,
+			Budget: Budget{Cut: 1, Skew: 1}}),
 		world(Params{Name: "lease", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, Eager: true, Witness: true, NoFence: true,
 			Budget: Budget{Cut: 1, Skew: 1}}),
 	}
