@@ -109,6 +109,30 @@ func TestBitmapBounds(t *testing.T) {
 	}
 }
 
+// What the other leg has durably is in the end clean on disk, too.
+func TestCoveredBlocksBecomeCleanOnDisk(t *testing.T) {
+	dev := formatted(t)
+	m := open(t, dev)
+	m.Dirty().Set(10, 5)
+	for i, want := range []int64{5, 5, 0} {
+		switch i {
+		case 1:
+			m.Acked(10, 5)
+		case 2:
+			m.Covered(m.Mark())
+		}
+		if err := m.StoreDirty(); err != nil {
+			t.Fatal(err)
+		}
+		if got := open(t, dev).Dirty().Count(); got != want {
+			t.Fatalf("step %d: %d dirty on disk, want %d", i, got, want)
+		}
+	}
+	if m.Dirty().Count() != 0 {
+		t.Fatal("dirty in RAM")
+	}
+}
+
 // Merged over their gaps when there are too many: more dirty than needed, never less.
 func TestAckedRunsAreBounded(t *testing.T) {
 	var a acked

@@ -7,16 +7,12 @@ import (
 	"duet/replication/block"
 )
 
-// serve carries a request out and answers it.
+// serve carries a request out and answers it. An error that is only the end of ctx goes no further than permit.
 func (c *conn) serve(r *request) {
 	defer c.running.Done()
 	if r.err == eOK {
 		r.term = c.term() // before the read: what lapses after this makes it stale
 		err := c.execute(r)
-		if c.ctx.Err() != nil {
-			r.release()
-			return
-		}
 		if errors.Is(err, ErrGone) {
 			c.cancel()
 			r.release()

@@ -51,7 +51,8 @@ func (c *conn) nextBatch() bool {
 }
 
 // permit asks the volume whether it may answer, waits until it may, and sends reads that may be stale by then
-// back to be done again. It says whether anything is to be sent.
+// back to be done again. It says whether anything is to be sent: nothing once ctx ended, because from then on
+// the errors of the volume only say that this connection is over, and the client will repeat (P6).
 func (c *conn) permit() bool {
 	if c.guard == nil {
 		return c.ctx.Err() == nil
