@@ -1,0 +1,316 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.etcd.io/bbolt"
+
+	"duet/witness/register"
+)
+
+var (
+	here  = Machine{ID: "machine-1", Hardware: "board-1"}
+	site  = register.ID{1}
+	owner = Owner{Name: "site-1", Keys: [2][32]byte{{1}, {2}}}
+)
+
+func both(ep register.Epoch) register.Content { return register.Content{Epoch: ep, Set: register.Both} }
+func onlyA(ep register.Epoch) register.Content {
+	return register.Content{Epoch: ep, Set: register.OnlyA}
+}
+
+func open(t *testing.T, cfg Config) (*Store, Opened) {
+	t.Helper()
+	s, opened, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, opened
+}
+
+func create(t *testing.T, s *Store, o Owner, site register.ID, nonce uint64, c register.Content) register.Register {
+	t.Helper()
+	r, err := s.Create(o, site, nonce, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestOperations(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registers.db")
+	s, _ := open(t, Config{Path: path, Machine: here})
+	r := create(t, s, owner, site, 1, both(1))
+	if again := create(t, s, owner, site, 1, both(9)); again != r {
+		t.Errorf("a repeated CREATE: %+v, then %+v", r, again)
+	}
+	other := create(t, s, owner, site, 2, both(1))
+	if other.RID == r.RID {
+		t.Error("two admissions, one rid")
+	}
+	if got, done, err := s.CAS(owner, r.RID, both(2), onlyA(3)); err != nil || done || got.Content != both(1) {
+		t.Errorf("CAS from another content: %+v %v %v", got, done, err)
+	}
+	for range 2 { // a repeat is answered as the first time
+		if got, done, err := s.CAS(owner, r.RID, both(1), onlyA(2)); err != nil || !done || got.Content != onlyA(2) || got.Sequence != 2 {
+			t.Errorf("CAS: %+v %v %v", got, done, err)
+		}
+	}
+	if got, done, err := s.Push(owner, r.RID, 2); err != nil || done || got.Content != onlyA(2) {
+		t.Errorf("PUSH of the same epoch: %+v %v %v", got, done, err)
+	}
+	if _, _, err := s.Push(owner, register.ID{9}, 2); !errors.Is(err, ErrUnknownRegister) {
+		t.Errorf("an unknown register: %v", err)
+	}
+	s.Close()
+
+	s, opened := open(t, Config{Path: path, Machine: here})
+	if opened.SetAside != "" {
+		t.Errorf("set aside on its own machine: %+v", opened)
+	}
+	if got, done, err := s.CAS(owner, r.RID, onlyA(2), onlyA(2)); err != nil || !done || got.Sequence != 2 {
+		t.Errorf("after opening again: %+v %v %v", got, done, err)
+	}
+	if rids, err := s.List(owner); err != nil || fmt.Sprint(rids) != fmt.Sprint([]register.ID{other.RID, r.RID}) {
+		t.Errorf("list: %x, %v", rids, err)
+	}
+}
+
+func TestFourNewestAreKept(t *testing.T) {
+	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
+	var made []register.ID
+	for n := range uint64(7) {
+		made = append(made, create(t, s, owner, site, n, both(1)).RID)
+	}
+	rids, err := s.List(owner)
+	if err != nil || len(rids) != registersPerSite || rids[0] != made[6] || rids[3] != made[3] {
+		t.Errorf("%x, %v", rids, err)
+	}
+	for i, rid := range made {
+		_, _, err := s.Push(owner, rid, 2)
+		if unknown := errors.Is(err, ErrUnknownRegister); unknown != (i < 3) {
+			t.Errorf("register %d: %v", i, err)
+		}
+	}
+}
+
+// A site belongs to one enrolment, and an enrolment to one site, unless the old one was never used or its nodes are gone.
+func TestBinding(t *testing.T) {
+	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
+	first := create(t, s, owner, site, 1, register.Content{})
+	if _, err := s.Create(Owner{Name: "site-2", Keys: [2][32]byte{{3}, {4}}}, site, 1, both(1)); !errors.Is(err, ErrUnknownSite) {
+		t.Errorf("another enrolment takes the site: %v", err)
+	}
+	if _, _, err := s.Push(Owner{Name: "site-2"}, first.RID, 5); !errors.Is(err, ErrUnknownRegister) {
+		t.Errorf("another enrolment reaches the register: %v", err)
+	}
+	second := create(t, s, owner, register.ID{2}, 1, register.Content{}) // the founding began again
+	if _, _, err := s.Push(owner, first.RID, 5); !errors.Is(err, ErrUnknownRegister) {
+		t.Errorf("a register of the founding that was given up: %v", err)
+	}
+	if _, done, err := s.Push(owner, second.RID, 1); err != nil || !done {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(owner, register.ID{3}, 1, register.Content{}); !errors.Is(err, ErrUnknownSite) {
+		t.Errorf("the site changes while it is in use: %v", err)
+	}
+	oneNew := Owner{Name: owner.Name, Keys: [2][32]byte{{1}, {9}}}
+	if r := create(t, s, oneNew, register.ID{2}, 2, both(2)); r.RID == second.RID {
+		t.Error("the replaced node got an old register")
+	}
+	if _, err := s.Create(oneNew, register.ID{3}, 1, register.Content{}); !errors.Is(err, ErrUnknownSite) {
+		t.Errorf("the site changes while one node stays: %v", err)
+	}
+	create(t, s, Owner{Name: owner.Name, Keys: [2][32]byte{{7}, {8}}}, register.ID{3}, 1, register.Content{})
+}
+
+func TestAnotherMachine(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		now   Machine
+		fresh bool
+		aside bool
+	}{
+		{"the same", here, false, false},
+		{"hardware cannot be read now", Machine{ID: here.ID}, false, false},
+		{"another machine", Machine{ID: "machine-2", Hardware: here.Hardware}, false, true},
+		{"the disk in another box", Machine{ID: here.ID, Hardware: "board-2"}, false, true},
+		{"by order", here, true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "registers.db")
+			s, _ := open(t, Config{Path: path, Machine: here})
+			r := create(t, s, owner, site, 1, both(1))
+			s.Close()
+			s, opened := open(t, Config{Path: path, Machine: test.now, NewIdentity: test.fresh})
+			_, _, err := s.Push(owner, r.RID, 2)
+			if got := opened.SetAside != ""; got != test.aside || errors.Is(err, ErrUnknownRegister) != test.aside {
+				t.Errorf("%+v, %v", opened, err)
+			}
+			if test.aside && opened.Why == "" {
+				t.Error("no reason")
+			}
+			if again := create(t, s, owner, site, 1, both(1)); test.aside == (again.RID == r.RID) {
+				t.Error("a late CREATE brought the old rid back, or the kept one got lost")
+			}
+		})
+	}
+}
+
+func TestCorruptRegister(t *testing.T) {
+	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
+	r, other := create(t, s, owner, site, 1, both(1)), create(t, s, owner, site, 2, both(1))
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		record := bytes.Clone(tx.Bucket(bucketRegisters).Get(r.RID[:]))
+		record[47] ^= 1 // the epoch
+		return tx.Bucket(bucketRegisters).Put(r.RID[:], record)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.CAS(owner, r.RID, both(1), onlyA(2)); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a corrupt register: %v", err)
+	}
+	if _, done, err := s.Push(owner, other.RID, 2); err != nil || !done {
+		t.Errorf("the other register: %v", err)
+	}
+}
+
+// After a failed write nothing is served, even if the next write would work.
+func TestFailureIsFinal(t *testing.T) {
+	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
+	r := create(t, s, owner, site, 1, both(1))
+	s.step = func(at string) {
+		if at == "commit" {
+			panic("write error")
+		}
+	}
+	if _, _, err := s.Push(owner, r.RID, 2); err == nil {
+		t.Fatal("no error")
+	}
+	s.step = func(string) {}
+	if _, _, err := s.Push(owner, r.RID, 3); err == nil || errors.Is(err, ErrUnknownRegister) {
+		t.Errorf("a dead store answers: %v", err)
+	}
+	if _, err := s.List(owner); err == nil {
+		t.Error("a dead store lists")
+	}
+}
+
+func TestDamagedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registers.db")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("not a store "), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Open(Config{Path: path, Machine: here}); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a file that is no store: %v", err)
+	}
+	s, opened := open(t, Config{Path: path, Machine: here, NewIdentity: true})
+	if opened.SetAside == "" {
+		t.Error("not set aside")
+	}
+	create(t, s, owner, site, 1, both(1))
+}
+
+func TestTwoProcesses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registers.db")
+	open(t, Config{Path: path, Machine: here})
+	if _, _, err := Open(Config{Path: path, Machine: here}); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("opened twice: %v", err)
+	}
+}
+
+// Killed at every step of every change, the store holds the old register or the new one; after its answer, the new.
+func TestKilledAtEveryStep(t *testing.T) {
+	if at := os.Getenv("STORE_KILL_AT"); at != "" {
+		killed(t, at)
+		return
+	}
+	for at := 1; ; at++ {
+		path := filepath.Join(t.TempDir(), "registers.db")
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledAtEveryStep$")
+		cmd.Env = append(os.Environ(), "STORE_KILL_AT="+strconv.Itoa(at), "STORE_PATH="+path)
+		out, err := cmd.Output()
+		answered := bytes.Count(out, []byte("answered\n"))
+		var exit *exec.ExitError
+		if err == nil {
+			if answered != killChanges || at != 3*killChanges+1 {
+				t.Fatalf("%d changes without a kill at step %d", answered, at)
+			}
+			return
+		}
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("step %d: %v\n%s", at, err, out)
+		}
+		committed := at%3 == 0
+		want := answered
+		if committed {
+			want++
+		}
+		s, _ := open(t, Config{Path: path, Machine: here})
+		rids, err := s.List(owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoch := register.Epoch(0)
+		if len(rids) == 1 {
+			r, _, err := s.Push(owner, rids[0], 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			epoch = r.Content.Epoch
+		}
+		if int(epoch) != want || (len(rids) == 0) != (want == 0) {
+			t.Errorf("killed at step %d after %d answers: epoch %d, want %d", at, answered, epoch, want)
+		}
+		s.Close()
+	}
+}
+
+const killChanges = 4
+
+// killed is the process that dies: CREATE with epoch 1, then pushes.
+func killed(t *testing.T, at string) {
+	s, _ := open(t, Config{Path: os.Getenv("STORE_PATH"), Machine: here})
+	steps := 0
+	s.step = func(string) {
+		if steps++; strconv.Itoa(steps) == at {
+			_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	r := create(t, s, owner, site, 1, both(1))
+	os.Stdout.WriteString("answered\n")
+	for ep := register.Epoch(2); ep <= killChanges; ep++ {
+		if _, done, err := s.Push(owner, r.RID, ep); err != nil || !done {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString("answered\n")
+	}
+}
+
+func TestOrderKeySorts(t *testing.T) {
+	if bytes.Compare(orderKey(site, 255), orderKey(site, 256)) >= 0 || binary.BigEndian.Uint64(orderKey(site, 7)[16:]) != 7 {
+		t.Error("the order of creation is not the order of keys")
+	}
+}
+
+func FuzzSiteRecord(f *testing.F) {
+	f.Add(boundSite{site: site, keys: owner.Keys}.encode())
+	f.Fuzz(func(t *testing.T, record []byte) {
+		if b, err := decodeSite(record); err == nil && !bytes.Equal(b.encode(), record) {
+			t.Errorf("%x means %+v", record, b)
+		}
+	})
+}
