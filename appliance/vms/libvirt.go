@@ -27,19 +27,20 @@ func (m *Manager) converse(ctx context.Context, timeout time.Duration, f func(*l
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", m.cfg.LibvirtSocket)
 	if err != nil {
-		return event.New(event.LibvirtDown, "socket", m.cfg.LibvirtSocket).Because(err)
+		return event.New(event.LibvirtDown).Because(err)
 	}
 	defer conn.Close()                                      //nolint:errcheck // also closed by the deadline; nothing is written after f
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // ends the calls under way
 	defer stop()
 	l := libvirt.NewWithDialer(dialers.NewAlreadyConnected(conn))
 	if err := l.Connect(); err != nil {
-		return event.New(event.LibvirtDown, "socket", m.cfg.LibvirtSocket).Because(errors.Join(err, ctx.Err()))
+		return event.New(event.LibvirtDown).Because(errors.Join(err, ctx.Err()))
 	}
 	err = f(l)
 	if err != nil && ctx.Err() != nil {
-		return event.New(event.LibvirtDown, "socket", m.cfg.LibvirtSocket).Because(errors.Join(err, ctx.Err()))
+		return event.New(event.LibvirtDown).Because(errors.Join(err, ctx.Err()))
 	}
+	_ = l.ConnectClose() //nolint:errcheck // politeness: without it libvirtd logs an error for every conversation
 	return err
 }
 
