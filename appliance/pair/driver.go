@@ -158,7 +158,12 @@ type Driver struct {
 	wg    sync.WaitGroup
 	ctx   context.Context // of Run
 	done  chan struct{}   // closed when Run ends
+
+	cut func(membership.Effect) bool // of tests: the process dies before this effect
 }
+
+// errCut ends a driver as the death of its process would: nothing more is done.
+var errCut = errors.New("the process died here")
 
 // input is an event for the core, or a function for the loop.
 type input struct {
@@ -367,6 +372,9 @@ func (d *Driver) step(e membership.Event) error {
 		}
 	}
 	for i, eff := range effects {
+		if d.cut != nil && d.cut(eff) {
+			return errCut
+		}
 		if err := d.perform(eff); err != nil {
 			return fmt.Errorf("input %d, effect %d (%T): %w", d.number, i, eff, err)
 		}

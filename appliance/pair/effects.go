@@ -202,7 +202,7 @@ func (d *Driver) send(m membership.Message) {
 func (d *Driver) stopServing(cause error) error {
 	d.log.Error("this node stops serving", "error", cause.Error())
 	d.trail.note("stopped", cause.Error())
-	if errors.Is(cause, membership.ErrInvariant) {
+	if errors.Is(cause, membership.ErrInvariant) || errors.Is(cause, errCut) {
 		return cause // the data is not touched; leases and deadlines end what runs (protocol.md 12.1)
 	}
 	d.pets.hold.Store(errors.Is(cause, errReset))

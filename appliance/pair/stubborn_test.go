@@ -1,0 +1,144 @@
+package pair
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"duet/appliance/membership"
+	"duet/replication/control"
+)
+
+// stubbornMirror is a process that answers on the control socket and never confirms a grant.
+func stubbornMirror(socket string) {
+	srv, err := control.Listen(socket, fmt.Sprint(os.Getpid()), deaf{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("ready")
+	_ = srv.Serve(context.Background())
+	os.Exit(0)
+}
+
+type deaf struct{}
+
+func (deaf) Configure(control.Config) error { return nil }
+func (deaf) Grant(control.Grant) error      { select {} }
+func (deaf) Revoke() error                  { return nil }
+func (deaf) Copy(uint64) error              { return nil }
+func (deaf) Status() control.Status         { return control.Status{} }
+func (deaf) Standing() []control.Event      { return nil }
+
+// A duet-mirrord that does not confirm a grant within a second is killed, and that takes its right away as well.
+func TestAMirrorThatDoesNotConfirmIsKilled(t *testing.T) {
+	r := newRig(t)
+	socket := r.path("stubborn.sock")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "DUET_TEST_MIRROR="+socket)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	go func() { defer close(gone); _ = cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill(); <-gone }()
+
+	m := newMirrord(socket, "boot-1", slog.New(slog.DiscardHandler))
+	m.tell = func(control.Event) {}
+	up := make(chan bool, 8)
+	m.state = func(is bool) { up <- is }
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); m.run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if !<-up {
+		t.Fatal("not connected")
+	}
+	began := time.Now()
+	if err := m.set(ctx, control.Grant{Mode: control.Solo, Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-gone:
+	case <-time.After(3 * time.Second):
+		t.Fatal("it lives")
+	}
+	if took := time.Since(began); took < confirmTimeout {
+		t.Errorf("it was killed after %v", took)
+	}
+	if <-up {
+		t.Error("a dead mirror is up")
+	}
+	if err := m.set(ctx, control.Grant{}); err != nil {
+		t.Errorf("nothing can be granted to the dead, and nothing need be taken: %v", err)
+	}
+}
+
+// The guard kills at the deadline by itself, and only then.
+func TestLeaseGuard(t *testing.T) {
+	ended := make(chan membership.Boottime, 1)
+	g, err := newLeaseGuard(func(at membership.Boottime) { ended <- at })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.stop()
+	now := func() membership.Boottime { return (&Driver{}).now() }
+	first := now() + 60e6
+	g.set(first)
+	moved := now() + 150e6
+	g.set(moved) // extended in time
+	if at := <-ended; at != moved || now() < moved {
+		t.Fatalf("ended at %d, deadline %d", now(), at)
+	}
+	g.set(now() + 30e6)
+	g.set(0) // taken away
+	select {
+	case <-ended:
+		t.Fatal("a deadline that was taken away ended something")
+	case <-time.After(60 * time.Millisecond):
+	}
+}
+
+// When the watchdog may be petted: hardware.md section 7.
+func TestWatchdogIsPettedOnlyWithARight(t *testing.T) {
+	const second = int64(time.Second)
+	idle := false
+	p := &pets{idle: func() bool { return idle }}
+	w := &watchdog{pets: p, now: func() int64 { return 100 * second }}
+	for _, c := range []struct {
+		name       string
+		solo, idle bool
+		fresh      int64
+		last       int64
+		hold       bool
+		want       bool
+	}{
+		{"paired with a fresh ack", false, false, 99*second + 900, 99 * second, false, true},
+		{"paired, the ack was counted already", false, false, 99 * second, 99 * second, false, false},
+		{"paired without a fresh ack", false, false, 0, 90 * second, false, false},
+		{"solo", true, false, 0, 98 * second, false, true},
+		{"solo, just petted", true, false, 0, 99*second + 500e6, false, false},
+		{"nothing runs", false, true, 0, 98 * second, false, true},
+		{"reset is wanted", true, true, 99*second + 1, 90 * second, true, false},
+	} {
+		idle = c.idle
+		p.solo.Store(c.solo)
+		p.fresh.Store(c.fresh)
+		p.hold.Store(c.hold)
+		if got := w.due(c.last); got != c.want {
+			t.Errorf("%s: due %v", c.name, got)
+		}
+	}
+}
