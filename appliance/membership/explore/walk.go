@@ -10,7 +10,10 @@ const WalkSteps = 300
 
 // Walk is one random walk: a swarm, because every seed has its own budget and its own taste for each kind of action.
 // It returns the number of steps, and what it violated.
-func (p *Params) Walk(seed uint64) (int, *Violation) {
+func (p *Params) Walk(seed uint64) (int, *Violation) { return p.follow(seed, func(*World) {}) }
+
+// follow walks and shows every world on the way.
+func (p *Params) follow(seed uint64, show func(*World)) (int, *Violation) {
 	rng := rand.New(rand.NewPCG(seed, 0xd0e7))
 	own := *p
 	own.Budget = swarm(rng, p.Budget)
@@ -35,6 +38,7 @@ func (p *Params) Walk(seed uint64) (int, *Violation) {
 			return step, &Violation{World: p.Name, Err: err, Path: path, Seed: seed}
 		}
 		Canonical(&w)
+		show(&w)
 	}
 	return WalkSteps, nil
 }

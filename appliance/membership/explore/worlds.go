@@ -36,6 +36,8 @@ var (
 			Budget: Budget{Crash: 1, Cut: 2, Dup: 1, Unknown: 1, Restart: 1, Write: 1, Session: 2}}),
 	}
 	Wide = []*Params{
+		world(Params{Name: "walk-cuts", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Cut: 4, Session: 12}}),
 		world(Params{Name: "walk-votes", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
 			Budget: Budget{Crash: 3, Cut: 6, Dup: 2, Restart: 1, Session: 12}}),
 		world(Params{Name: "walk-lease", Start: FromPaired, Clocks: true, Beats: true, Eager: true, Witness: true, NoFence: true,

@@ -1,0 +1,153 @@
+package explore
+
+import (
+	"fmt"
+
+	m "duet/appliance/membership"
+)
+
+// Row is one line of protocol.md section 12.2: a situation, and whether service comes back by itself from every state
+// in it.
+type Row struct {
+	Situation string
+	World     Params
+	Always    bool   // from every state some node can come to serve without a further fault (AG EF)
+	Why       string // when not
+}
+
+// Rows are the situations that are checked.
+var Rows = []Row{
+	{"one node dies", Params{Name: "row-dies", Start: FromPaired, Eager: true, Witness: true, Budget: Budget{Crash: 1, Cut: 1}}, true, ""},
+	{"link lost", Params{Name: "row-link", Start: FromPaired, Eager: true, Witness: true, Budget: Budget{Cut: 1}}, true, ""},
+	{"link lost and back", Params{Name: "row-link-back", Start: FromPaired, Eager: true, Witness: true, Link: true,
+		Budget: Budget{Cut: 1, Session: 1}}, true, ""},
+	{"both power-cycled, both return, witness alive", Params{Name: "row-both", Start: FromPowerless, Eager: true, Witness: true,
+		Link: true, Budget: Budget{Session: 1}}, true, ""},
+	{"both power-cycled, both return, no witness, link alive", Params{Name: "row-both-dark", Start: FromPowerless, Eager: true,
+		Link: true, Budget: Budget{Session: 1}}, true, ""},
+	{"both power-cycled, link lost, witness alive", Params{Name: "row-both-cut", Start: FromPowerless, Eager: true, Witness: true}, true, ""},
+	{"node dies, then witness, then the survivor reboots", Params{Name: "row-solo-boots", Start: FromSolo, Eager: true,
+		Budget: Budget{Crash: 1}}, true, ""},
+	{"a solo, b returns and is cut while it joins", Params{Name: "row-join-cut", Start: FromSolo, Eager: true, Witness: true, Link: true,
+		Budget: Budget{Cut: 1, Session: 2}}, true, ""},
+	{"witness lost, then a node dies for good", Params{Name: "row-dark-dies", Start: FromPaired, Eager: true, Budget: Budget{Crash: 1, Cut: 1}}, false,
+		"the peer may live and hold newer writes; without witness or peer nobody may decide"},
+	{"witness lost, then link lost", Params{Name: "row-dark-cut", Start: FromPaired, Eager: true, Budget: Budget{Cut: 1}}, false,
+		"both live; either could be the one that goes on, and neither can know"},
+	{"both power-cycled, no witness, link lost", Params{Name: "row-dark-both", Start: FromPowerless, Eager: true}, false,
+		"each may lack the other's last writes"},
+}
+
+// ReachResult counts the states of a row and those from which service cannot come back.
+type ReachResult struct {
+	States, Stuck int
+	Example       World // one that is stuck
+}
+
+// maxRowStates bounds a row: they are small on purpose.
+const maxRowStates = 400_000
+
+// Reach walks the whole graph of the row forwards, then backwards from every state in which a node serves, along
+// actions that are not faults.
+func (r *Row) Reach() (ReachResult, error) {
+	p := &r.World
+	w, err := p.Begin()
+	if err != nil {
+		return ReachResult{}, err
+	}
+	g := graph{index: map[string]int32{}}
+	g.add(Encode(&w, nil))
+	var good []int32
+	for i := 0; i < len(g.blobs); i++ {
+		if len(g.blobs) > maxRowStates {
+			return ReachResult{}, fmt.Errorf("%s: more than %d states", p.Name, maxRowStates)
+		}
+		w := Decode(g.blobs[i])
+		if w.serves() {
+			good = append(good, int32(i))
+		}
+		for _, a := range p.Actions(&w, nil) {
+			after := w
+			if err := p.Apply(&after, a); err != nil {
+				return ReachResult{}, fmt.Errorf("%s: %v: %w", p.Name, a, err)
+			}
+			Canonical(&after)
+			j := g.add(Encode(&after, nil))
+			if !after.Left.spent(w.Left) {
+				g.back[j] = append(g.back[j], int32(i))
+			}
+		}
+	}
+	stuck := g.without(good)
+	result := ReachResult{States: len(g.blobs), Stuck: len(stuck)}
+	if len(stuck) > 0 {
+		result.Example = Decode(g.blobs[stuck[0]])
+	}
+	return result, nil
+}
+
+// graph numbers the states and keeps who leads to whom.
+type graph struct {
+	index map[string]int32
+	blobs [][]byte
+	back  [][]int32
+}
+
+func (g *graph) add(blob []byte) int32 {
+	if i, ok := g.index[string(blob)]; ok {
+		return i
+	}
+	i := int32(len(g.blobs))
+	g.index[string(blob)] = i
+	g.blobs = append(g.blobs, blob)
+	g.back = append(g.back, nil)
+	return i
+}
+
+// without is the states that do not lead to one of good.
+func (g *graph) without(good []int32) []int32 {
+	seen := make([]bool, len(g.blobs))
+	for _, i := range good {
+		seen[i] = true
+	}
+	for len(good) > 0 {
+		i := good[len(good)-1]
+		good = good[:len(good)-1]
+		for _, j := range g.back[i] {
+			if !seen[j] {
+				seen[j] = true
+				good = append(good, j)
+			}
+		}
+	}
+	var rest []int32
+	for i, ok := range seen {
+		if !ok {
+			rest = append(rest, int32(i))
+		}
+	}
+	return rest
+}
+
+// serves says whether some node may acknowledge writes.
+func (w *World) serves() bool {
+	for i := range w.N {
+		n, peer := &w.N[i], &w.N[m.Node(i).Peer()]
+		switch {
+		case !n.live() || n.Hold:
+		case n.Grant.Mode == m.Solo:
+			return true
+		case n.Grant.Mode == m.Paired && n.Grant.Prepared == 0:
+			if peer.Up && peer.Granted && peer.Grant.Mode == m.Paired && peer.Grant.Session == n.Grant.Session {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// spent says whether a fault happened between before and b.
+func (b Budget) spent(before Budget) bool {
+	b.Session, b.Write, b.Dup = before.Session, before.Write, before.Dup
+	return b != before
+}
