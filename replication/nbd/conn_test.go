@@ -504,3 +504,21 @@ func TestServeEndsWhenItsListenerDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// From the end of its context on a connection says nothing, whoever else would have closed it first: an error
+// that only means "cancelled" would reach the guest.
+func TestNothingIsAnsweredAfterTheEnd(t *testing.T) {
+	server, far := net.Pipe()
+	defer far.Close()
+	c := newConn(nil, server)
+	c.cancel()
+	r := newRequest()
+	r.err = eIO
+	go func() {
+		c.answer(r)
+		server.Close()
+	}()
+	if p, _ := io.ReadAll(far); len(p) != 0 {
+		t.Fatalf("%d bytes were answered", len(p))
+	}
+}
