@@ -40,6 +40,9 @@ func (d *Driver) dueTimers(now membership.Boottime) error {
 			continue
 		}
 		d.timers[id] = 0
+		if membership.TimerID(id) == membership.TimerPeerWait { //nolint:gosec // an index of the table
+			d.wantAt = 0 // the peer has certainly stopped: what waited for that starts now
+		}
 		if err := d.step(membership.Timer{Timer: membership.TimerID(id)}); err != nil { //nolint:gosec // an index of the table
 			return err
 		}

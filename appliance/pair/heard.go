@@ -136,6 +136,8 @@ func (d *Driver) mirrorIs(up bool) {
 
 func (d *Driver) report(c membership.ReportCode) {
 	d.log.Info("report", "what", c.String(), "mode", d.state.Mode.String(), "epoch", d.state.Rec.Ep)
-	d.trail.note(c.String(), "")
+	if c != membership.ReportFencing && c != membership.ReportFenceUnknown { // every 2 s; the evidence is noted in fence
+		d.trail.note(c.String(), "")
+	}
 	d.cfg.Hooks.Reported(c)
 }

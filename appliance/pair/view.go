@@ -80,6 +80,9 @@ func (t *trail) note(what, detail string) {
 	m := Moment{What: what, Detail: detail, BoottimeMS: boottime.Now() / int64(time.Millisecond), Wall: time.Now()}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if n := len(t.moments); n > 0 && t.moments[n-1].What == what && t.moments[n-1].Detail == detail {
+		return // what repeats itself must not push out what happened once
+	}
 	if len(t.moments) >= maxMoments {
 		t.moments = append(t.moments[:0], t.moments[maxMoments/4:]...)
 	}
