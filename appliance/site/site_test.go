@@ -247,7 +247,11 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(good)
 	f.Add([]byte(`{"volumes":[{"size_bytes":1e3}],"vms":[{"disks":[""]}],"nodes":{"a":{"outlets":[{}]}}}`))
+	f.Add([]byte(`{"epoch":1,"version":2,"stopped_vms":{"x":true}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if r, err := ParseRuntime(data); err == nil && r.Version+1 != 0 && !r.Next(1).Newer(r) {
+			t.Fatal("the next version is not newer")
+		}
 		d, err := Parse(data)
 		if err != nil {
 			return

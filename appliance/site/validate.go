@@ -15,7 +15,7 @@ const (
 	MaxVCPUs       = 64
 	MinMemoryMiB   = 16
 	MaxMemoryMiB   = 1 << 20
-	MaxOutlet      = 255 // Modbus product maps count outlets in a byte
+	MaxOutlet      = 64 // of ipmi/pdu: one Modbus request reads them all
 	blockBytes     = 4096
 )
 

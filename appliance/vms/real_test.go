@@ -196,7 +196,16 @@ func TestInsideNode(t *testing.T) {
 	}
 	step("gate closed during a start: gone without having run")
 
+	// A process that libvirt does not know: nothing is started beside it.
 	m.Permit(8, []string{vm.ID})
+	stray := sleeper(t, "duet-", vm.Name, vm.ID)
+	awaitRunning(t, m, 1)
+	if err := m.Start(t.Context(), vm, 8); event.CodeOf(err) != event.VMStartFailed || !strings.Contains(err.Error(), "twice") {
+		t.Fatalf("started beside a stray: %v", err)
+	}
+	_ = stray.Process.Kill()
+	awaitRunning(t, m, 0)
+
 	wait(t, 20*time.Second, "start", func() bool { // libvirt needs a moment to see that the last one is gone
 		err := m.Start(t.Context(), vm, 8)
 		if err != nil {

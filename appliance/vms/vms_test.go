@@ -124,10 +124,18 @@ func TestMerge(t *testing.T) {
 // sleeper is a process that looks like one of our QEMUs and ends only when killed.
 func sleeper(t *testing.T, prefix, name, id string) *exec.Cmd {
 	t.Helper()
-	cmd := &exec.Cmd{
+	return launch(t, sleeperCommand(prefix, name, id))
+}
+
+func sleeperCommand(prefix, name, id string) *exec.Cmd {
+	return &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{"qemu-sleeper", "-name", "guest=" + prefix + name + ",debug-threads=on", "-uuid", id},
 		Env: append(os.Environ(), sleeperEnv+"=1"),
 	}
+}
+
+func launch(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -210,6 +218,26 @@ func TestKillStoppedAndUnreaped(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitRunning(t, m, 0)
+}
+
+// A process of another node of a lab: it is in another PID namespace and is not seen from here.
+func TestOtherNodesAreNotTouched(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root for a PID namespace")
+	}
+	m := testManager(t)
+	cmd := sleeperCommand(m.cfg.Prefix, "foreign", "id-9")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	launch(t, cmd)
+	sleeper(t, m.cfg.Prefix, "own", "id-1")
+	awaitRunning(t, m, 1)
+	if err := m.KillAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitRunning(t, m, 0)
+	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Fatalf("the other node's process is gone: %v", err)
+	}
 }
 
 func TestKillWithNothingToDo(t *testing.T) {
