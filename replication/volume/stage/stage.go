@@ -187,13 +187,13 @@ func TakesWrites(f Facts) bool {
 	if f.Owner && f.Mode == control.Paired {
 		return false
 	}
-	if f.Mode == control.Paired && f.Role == Source && f.Phase == Holding {
-		return true // the target, which is the owner, learned of the end first
-	}
 	switch Of(f) {
 	case Paired, Target:
 		return true
-	case Creating, Failed, Held, Alone, Exchanging, Catching, Preparing, Reconciling:
+	case Reconciling:
+		// The target of a reconcile inside a session, being the owner, may learn of the end first.
+		return f.Mode == control.Paired && f.Role == Source && f.Phase == Holding
+	case Creating, Failed, Held, Alone, Exchanging, Catching, Preparing:
 	}
 	return false
 }
