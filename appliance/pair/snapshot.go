@@ -71,17 +71,24 @@ func lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	deadline := time.Now().Add(lockTimeout)
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("another duetd of this node is running: %w", err), f.Close())
-		}
-		time.Sleep(lockPoll)
+	locked := make(chan error, 1)
+	fd := int(f.Fd())
+	go func() { locked <- flock(fd) }()
+	select {
+	case err = <-locked:
+	case <-time.After(lockTimeout):
+		err = errors.New("it does not end") // this process does: the waiting call ends with it
 	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("another duetd of this node is running: %w", err), f.Close())
+	}
+	return f, nil
 }
 
-const lockPoll = 20 * time.Millisecond
+func flock(fd int) error {
+	for {
+		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
