@@ -19,7 +19,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
+
 	"time"
 
 	"duet/build/lab/control"
@@ -200,5 +200,3 @@ func defaultState(name string) string { return "out/lab/" + name }
 
 // pollEvery is how often Wait and friends look again.
 const pollEvery = 100 * time.Millisecond
-
-var _ = os.Stdin

@@ -117,3 +117,9 @@ func SetIsolated(outer string, on bool) error {
 	}
 	return nil
 }
+
+// Exists says whether the port is there.
+func Exists(outer string) bool {
+	_, err := netlink.LinkByName(outer)
+	return err == nil
+}

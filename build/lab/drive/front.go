@@ -1,22 +1,16 @@
 package drive
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"duet/build/lab/fusefile"
 )
 
 // FileName is the drive's file in the folder where it is attached.
 const FileName = "disk"
-
-// diskNode is the inode number of that file.
-const diskNode = 2
-
-// requestBytesMax is FUSE's largest read or write.
-const requestBytesMax = 1 << 20
 
 // Front is one attachment of a drive: a FUSE file system with one file. It ends with the power, and the next
 // power-on gets a new one, so a late request of a dying node never reaches the medium.
@@ -24,31 +18,17 @@ type Front struct {
 	fuse.RawFileSystem
 	drive  *Drive
 	number int
-	server *fuse.Server
 	dir    string
 }
 
-// Attach mounts the drive at dir, which is made, and returns when it can be opened.
+// Attach mounts the drive at dir, which is made.
 func (d *Drive) Attach(dir string) (*Front, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("drive: %w", err)
-	}
 	d.mu.Lock()
 	d.front++
 	f := &Front{RawFileSystem: fuse.NewDefaultRawFileSystem(), drive: d, number: d.front, dir: dir}
 	d.mu.Unlock()
-	server, err := fuse.NewServer(f, dir, &fuse.MountOptions{
-		DirectMountStrict: true, // needs no fusermount
-		FsName:            "duet-lab-drive", Name: "duetlab",
-		MaxWrite: requestBytesMax, MaxBackground: 64, AllowOther: true, DisableXAttrs: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("drive: FUSE mount on %s: %w", dir, err)
-	}
-	f.server = server
-	go server.Serve()
-	if err := server.WaitMount(); err != nil {
-		return nil, fmt.Errorf("drive: FUSE mount on %s: %w", dir, err)
+	if err := fusefile.Mount(dir, "duet-lab-drive", f); err != nil {
+		return nil, err
 	}
 	return f, nil
 }
@@ -56,32 +36,31 @@ func (d *Drive) Attach(dir string) (*Front, error) {
 // File is the path of the drive's file.
 func (f *Front) File() string { return filepath.Join(f.dir, FileName) }
 
-// Detach takes the mount away, lazily: what still holds it ends with its holder.
-func (f *Front) Detach() error {
-	if err := syscall.Unmount(f.dir, syscall.MNT_DETACH); err != nil {
-		return fmt.Errorf("drive: unmount of %s: %w", f.dir, err)
-	}
-	return os.Remove(f.dir)
+// Abandon answers EIO to what waits on this front end and to all that comes; the drive keeps its cache. It is for a
+// node whose kernel died while its power stays on.
+func (f *Front) Abandon() {
+	d := f.drive
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dead = max(d.dead, f.number)
+	d.gone.Broadcast()
 }
+
+// Detach takes the mount away.
+func (f *Front) Detach() error { return fusefile.Unmount(f.dir) }
 
 // String names the file system in go-fuse's messages.
 func (f *Front) String() string { return "duet-lab-drive" }
 
-func (f *Front) attr(node uint64, a *fuse.Attr) {
-	a.Ino, a.Nlink, a.Mode = node, 1, syscall.S_IFDIR|0o700
-	if node == diskNode {
-		a.Mode, a.Size, a.Blksize = syscall.S_IFREG|0o600, uint64(f.drive.size), BlockBytes
-		a.Blocks = a.Size / SectorBytes
-	}
-}
+func (f *Front) attr(node uint64, a *fuse.Attr) { fusefile.Attr(node, f.drive.size, a) }
 
 // Lookup knows one name.
 func (f *Front) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if h.NodeId != fuse.FUSE_ROOT_ID || name != FileName {
 		return fuse.ENOENT
 	}
-	out.NodeId = diskNode
-	f.attr(diskNode, &out.Attr)
+	out.NodeId = fusefile.Node
+	f.attr(fusefile.Node, &out.Attr)
 	return fuse.OK
 }
 
@@ -102,7 +81,7 @@ func (f *Front) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 
 // Open gives every opener direct I/O: no page of this file is ever cached outside the drive.
 func (f *Front) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if in.NodeId != diskNode {
+	if in.NodeId != fusefile.Node {
 		return fuse.EINVAL
 	}
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO

@@ -13,14 +13,14 @@ package watchdog
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"duet/build/lab/fusefile"
 )
 
 // FileName is the watchdog's file in the folder where it is attached.
@@ -31,8 +31,6 @@ const (
 	TimeoutDefault = 5 * time.Second
 	timeoutMax     = 600 * time.Second
 )
-
-const fileNode = 2
 
 // The ioctl numbers of linux/watchdog.h on the architectures Debian calls amd64 and arm64.
 const (
@@ -67,19 +65,9 @@ type Timer struct {
 
 // Attach mounts a new, idle watchdog at dir. expired is called on its own goroutine.
 func Attach(dir string, expired func()) (*Timer, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("watchdog: %w", err)
-	}
 	t := &Timer{RawFileSystem: fuse.NewDefaultRawFileSystem(), dir: dir, expired: expired, timeout: TimeoutDefault}
-	server, err := fuse.NewServer(t, dir, &fuse.MountOptions{
-		DirectMountStrict: true, FsName: "duet-lab-watchdog", Name: "duetlab", AllowOther: true, DisableXAttrs: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("watchdog: FUSE mount on %s: %w", dir, err)
-	}
-	go server.Serve()
-	if err := server.WaitMount(); err != nil {
-		return nil, fmt.Errorf("watchdog: FUSE mount on %s: %w", dir, err)
+	if err := fusefile.Mount(dir, "duet-lab-watchdog", t); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
@@ -87,13 +75,8 @@ func Attach(dir string, expired func()) (*Timer, error) {
 // File is the path to bind to /dev/watchdog.
 func (t *Timer) File() string { return filepath.Join(t.dir, FileName) }
 
-// Detach takes the mount away, lazily.
-func (t *Timer) Detach() error {
-	if err := syscall.Unmount(t.dir, syscall.MNT_DETACH); err != nil {
-		return fmt.Errorf("watchdog: unmount of %s: %w", t.dir, err)
-	}
-	return os.Remove(t.dir)
-}
+// Detach takes the mount away.
+func (t *Timer) Detach() error { return fusefile.Unmount(t.dir) }
 
 // Stop ends the timer for ever: the node lost power or is being reset.
 func (t *Timer) Stop() {
@@ -145,20 +128,15 @@ func (t *Timer) pet() {
 // String names the file system in go-fuse's messages.
 func (t *Timer) String() string { return "duet-lab-watchdog" }
 
-func attr(node uint64, a *fuse.Attr) {
-	a.Ino, a.Nlink, a.Mode = node, 1, syscall.S_IFDIR|0o700
-	if node == fileNode {
-		a.Mode = syscall.S_IFREG | 0o600
-	}
-}
+func attr(node uint64, a *fuse.Attr) { fusefile.Attr(node, 0, a) }
 
 // Lookup knows one name.
 func (t *Timer) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if h.NodeId != fuse.FUSE_ROOT_ID || name != FileName {
 		return fuse.ENOENT
 	}
-	out.NodeId = fileNode
-	attr(fileNode, &out.Attr)
+	out.NodeId = fusefile.Node
+	attr(fusefile.Node, &out.Attr)
 	return fuse.OK
 }
 
@@ -176,7 +154,7 @@ func (t *Timer) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 
 // Open arms the timer.
 func (t *Timer) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if in.NodeId != fileNode {
+	if in.NodeId != fusefile.Node {
 		return fuse.EINVAL
 	}
 	t.mu.Lock()
