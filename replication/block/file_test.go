@@ -61,10 +61,10 @@ func TestSecondOpenIsLockedOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenFile(path); !errors.Is(err, ErrLocked) {
+	if _, err = OpenFile(path); !errors.Is(err, ErrLocked) {
 		t.Fatalf("second open: %v", err)
 	}
-	if err := first.Close(); err != nil {
+	if err = first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	second, err := OpenFile(path)

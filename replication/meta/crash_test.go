@@ -82,7 +82,7 @@ func TestFormatSurvivesEveryCut(t *testing.T) {
 		switch {
 		case errors.Is(err, ErrUnformatted), errors.Is(err, ErrNoSuperblock), errors.Is(err, ErrForeign):
 			none++
-			if err := Format(after, Superblock{Site: id(1), Volume: id(2), VolumeBytes: testVolumeBytes}); err != nil {
+			if err = Format(after, Superblock{Site: id(1), Volume: id(2), VolumeBytes: testVolumeBytes}); err != nil {
 				t.Fatalf("cannot be formatted again: %v", err)
 			}
 		case err != nil:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"syscall"
@@ -54,7 +55,7 @@ func newConn(s *server, nc net.Conn) *conn {
 func (c *conn) stop() {
 	c.deadlines.Lock()
 	c.stopping = true
-	_ = c.net.SetReadDeadline(time.Unix(1, 0))
+	c.setReadDeadline(past)
 	c.deadlines.Unlock()
 	time.AfterFunc(stopTimeout, c.cancel)
 }
@@ -64,7 +65,24 @@ func (c *conn) readUntil(t time.Time) {
 	c.deadlines.Lock()
 	defer c.deadlines.Unlock()
 	if !c.stopping {
-		_ = c.net.SetReadDeadline(t)
+		c.setReadDeadline(t)
+	}
+}
+
+// past as a deadline ends a read at once.
+var past = time.Unix(1, 0)
+
+// setReadDeadline gives a connection up whose reads cannot be bounded.
+func (c *conn) setReadDeadline(t time.Time) {
+	if err := c.net.SetReadDeadline(t); err != nil {
+		c.cancel()
+	}
+}
+
+// hangUp closes the socket. That it was closed already, or breaks on the way, is all the same by now.
+func (c *conn) hangUp() {
+	if err := c.net.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		slog.Debug("nbd connection broke while closing", "export", c.name, "error", err)
 	}
 }
 
@@ -76,7 +94,7 @@ func (c *conn) isStopping() bool {
 
 // run is the whole conversation. An orderly end, of either side, is no error.
 func (c *conn) run() error {
-	closeOnCancel := context.AfterFunc(c.ctx, func() { _ = c.net.Close() })
+	closeOnCancel := context.AfterFunc(c.ctx, c.hangUp)
 	defer closeOnCancel()
 	began, err := c.handshake()
 	if !began || err != nil {
@@ -92,7 +110,7 @@ func (c *conn) run() error {
 // end gives everything back, after the last request returned.
 func (c *conn) end() {
 	c.cancel()
-	_ = c.net.Close()
+	c.hangUp()
 	c.running.Wait()
 	if c.volume != nil {
 		c.volume.Close()
@@ -119,8 +137,7 @@ func (c *conn) finish() {
 	}()
 	if !c.isStopping() {
 		go func() { // nothing sensible comes after DISC; its end does
-			_, _ = io.Copy(io.Discard, c.in)
-			if !c.isStopping() {
+			if _, err := io.Copy(io.Discard, c.in); err == nil || !c.isStopping() {
 				c.cancel()
 			}
 		}()
@@ -212,7 +229,7 @@ func (c *conn) whileOpening(f func(ctx context.Context) error) error {
 	}()
 	err := f(ctx)
 	c.deadlines.Lock()
-	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // wakes the peek
+	c.setReadDeadline(past) // wakes the peek
 	c.deadlines.Unlock()
 	<-peeked
 	c.readUntil(time.Time{})

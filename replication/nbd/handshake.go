@@ -225,8 +225,12 @@ func (c *conn) open(name string) error {
 			panic(fmt.Sprintf("nbd: export %q has %d bytes, not a multiple of %d", name, size, block.Unit))
 		}
 		c.name, c.volume, c.size = name, v, uint64(size)
-		c.guard, _ = v.(Guard)
-		c.terms, _ = v.(Terms)
+		if guard, ok := v.(Guard); ok {
+			c.guard = guard
+		}
+		if terms, ok := v.(Terms); ok {
+			c.terms = terms
+		}
 		c.ranges = c.srv.lockOf(name)
 		return nil
 	})

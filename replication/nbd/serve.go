@@ -32,7 +32,11 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 	defer connections.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // before the wait: connections end when the listener failed, too
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			slog.Warn("nbd listener not closed", "error", err)
+		}
+	})
 	defer stop()
 
 	slots := make(chan struct{}, connectionsMax)
@@ -46,7 +50,7 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
-				_ = nc.Close()
+				return nc.Close()
 			}
 			return nil
 		case errors.Is(err, net.ErrClosed):

@@ -152,16 +152,14 @@ func (d *Dir) Remove(id meta.ID) error {
 	if err != nil {
 		return err
 	}
-	defer data.Close()
-	defer metadata.Close()
 	trash, err := d.trashName(id)
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.run(id, []step{
+			{"rename to trash", func() error { return os.Rename(filepath.Join(d.path, id.String()), trash) }},
+			{"sync pool", func() error { return syncDir(d.path) }},
+		})
 	}
-	return d.run(id, []step{
-		{"rename to trash", func() error { return os.Rename(filepath.Join(d.path, id.String()), trash) }},
-		{"sync pool", func() error { return syncDir(d.path) }},
-	})
+	return errors.Join(err, data.Close(), metadata.Close())
 }
 
 // trashName is the first free one of .trash-<id>, .trash-<id>.1, ...

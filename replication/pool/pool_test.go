@@ -50,7 +50,7 @@ func whole(t *testing.T, d *Dir, s Spec) {
 		t.Fatalf("data has %d bytes", data.Size())
 	}
 	p := block.Alloc(int(s.SizeBytes))
-	if err := data.ReadAt(p, 0); err != nil || !bytes.Equal(p, make([]byte, len(p))) {
+	if err = data.ReadAt(p, 0); err != nil || !bytes.Equal(p, make([]byte, len(p))) {
 		t.Fatalf("not zero: %v", err)
 	}
 	m, err := meta.Open(metadata)
@@ -82,7 +82,7 @@ func TestCreateOpenListRemove(t *testing.T) {
 	create(t, d, spec(1, 4096))
 	whole(t, d, s)
 	whole(t, d, spec(1, 4096))
-	if err := os.Mkdir(filepath.Join(path, "lost+found"), 0o700); err != nil {
+	if err = os.Mkdir(filepath.Join(path, "lost+found"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	list, err := d.List()
@@ -130,20 +130,20 @@ func TestRefusals(t *testing.T) {
 		{"full", spec(2, free&^4095), ErrFull},
 		{"absurd", spec(2, 1<<62), ErrFull},
 	} {
-		if err := d.Create(t.Context(), c.s, nil); !errors.Is(err, c.want) {
+		if err = d.Create(t.Context(), c.s, nil); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	if _, _, err := d.Open(id(9)); !errors.Is(err, ErrMissing) {
+	if _, _, err = d.Open(id(9)); !errors.Is(err, ErrMissing) {
 		t.Errorf("open: %v", err)
 	}
-	if err := d.Remove(id(9)); !errors.Is(err, ErrMissing) {
+	if err = d.Remove(id(9)); !errors.Is(err, ErrMissing) {
 		t.Errorf("remove: %v", err)
 	}
-	if _, err := OpenDir(path); !errors.Is(err, ErrLocked) {
+	if _, err = OpenDir(path); !errors.Is(err, ErrLocked) {
 		t.Errorf("second user: %v", err)
 	}
-	if _, err := OpenDir(filepath.Join(path, "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err = OpenDir(filepath.Join(path, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no folder: %v", err)
 	}
 	data, _, err := d.Open(id(1))
