@@ -56,9 +56,10 @@ const (
 	VMStopped       Code = "VM-6010"
 
 	// NET: ways between the nodes.
-	PathDown   Code = "NET-7001"
-	NoDataLane Code = "NET-7002"
-	PeerLost   Code = "NET-7003"
+	PathDown    Code = "NET-7001"
+	NoDataLane  Code = "NET-7002"
+	PeerLost    Code = "NET-7003"
+	LinkRefused Code = "NET-7004"
 
 	// SYS: this node's software.
 	Internal        Code = "SYS-9000"

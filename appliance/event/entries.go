@@ -291,6 +291,12 @@ var catalogue = []Entry{
 		Next: "Look at node {peer} and the cables between the nodes", Command: "duet status",
 	},
 	{
+		Code: LinkRefused, Severity: Warning, Title: "A connection was refused",
+		What: "A connection from {address} on path {path} was refused: {reason}",
+		Why:  "Only the other node of this chassis has business on this port; what runs is not disturbed",
+		Next: "Find out what uses the network between the nodes", Command: "duet status",
+	},
+	{
 		Code: Internal, Severity: Critical, Title: "An error without a code",
 		What: "{error}",
 		Why:  "This is a fault of duet: every error should have a code",

@@ -78,7 +78,7 @@ func (n *Node) reported(c membership.ReportCode) {
 		n.faults.raise(event.New(event.CopyFailed, "session", "the last one", "reason", "the other node or its mirror was lost"))
 	case membership.ReportPaired:
 		n.faults.clear(event.RecordsConflict, event.FenceUnknown, event.Fenced, event.PowerOnGivenUp, event.CopyFailed,
-			event.WrongPeerKey)
+			event.WrongPeerKey, event.LinkRefused)
 	}
 }
 

@@ -232,9 +232,12 @@ func (n *Node) sessionBegan(_ membership.Session, peerFresh bool) {
 	}
 }
 
-func (n *Node) refused(why string) {
-	n.driver.Note("connection-refused", why)
-	n.faults.raise(event.New(event.WrongPeerKey, "why", why))
+func (n *Node) refused(r peerlink.Refusal) {
+	if r.WrongKey {
+		n.faults.raise(event.New(event.WrongPeerKey, "address", r.From))
+		return
+	}
+	n.faults.raise(event.New(event.LinkRefused, "address", r.From, "path", r.Path, "reason", r.Why))
 }
 
 func (n *Node) mirrorFault(f control.Fault) {

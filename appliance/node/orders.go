@@ -9,6 +9,7 @@ import (
 	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
+	"duet/ipmi/pdu"
 )
 
 // orderWait bounds how long an order waits to see its effect; it goes on being wanted after it.
@@ -20,7 +21,9 @@ func (n *Node) serveAPI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	return api.NewServer(api.ServerConfig{Backend: n, Node: n.self.String(), Log: n.log.With("subsystem", "api")}).Serve(ctx, l)
+	return api.NewServer(api.ServerConfig{
+		Backend: n, Node: n.self.String(), Products: pdu.Names(), Log: n.log.With("subsystem", "api"),
+	}).Serve(ctx, l)
 }
 
 // Setup tells how far founding has come.

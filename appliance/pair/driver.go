@@ -102,7 +102,7 @@ type Hooks struct {
 	Told  func(kind byte, body []byte)
 	// Reported is every report of the core, in order. Refused: somebody was turned away by the link.
 	Reported    func(membership.ReportCode)
-	Refused     func(why string)
+	Refused     func(peerlink.Refusal)
 	MirrorFault func(control.Fault)
 	// Reset makes this node go down hard; it does not return to a working node.
 	Reset func(why string)
@@ -317,9 +317,10 @@ func (d *Driver) loop(ctx context.Context) error {
 			return nil
 		case e := <-d.link.Events():
 			err = d.linkSaid(e)
-		case why := <-d.link.Refusals():
-			d.log.Warn("connection refused", "why", why)
-			d.cfg.Hooks.Refused(why)
+		case r := <-d.link.Refusals():
+			d.log.Warn("connection refused", "from", r.From, "path", r.Path, "why", r.Why)
+			d.trail.note("connection-refused", r.Path+": "+r.Why)
+			d.cfg.Hooks.Refused(r)
 		case in := <-d.inputs:
 			err = d.take(in)
 		case <-tick.C:

@@ -248,7 +248,7 @@ func (r *rig) config(socket string) Config {
 			Belongs:     func(membership.Record) (Site, error) { return r.site(), nil },
 			Began:       func(membership.Session, bool) {},
 			Told:        func(byte, []byte) {},
-			Refused:     func(string) {},
+			Refused:     func(peerlink.Refusal) {},
 			MirrorFault: func(control.Fault) {},
 			Reported: func(c membership.ReportCode) {
 				r.mu.Lock()

@@ -171,6 +171,9 @@ func (l *Link) greetOver(ctx context.Context, path int, raw net.Conn) (*conn, fr
 // errRefused marks what is told as a fault: somebody is there who should not be.
 var errRefused = errors.New("refused")
 
+// errWrongKey: somebody stands in the peer's place with another key.
+var errWrongKey = fmt.Errorf("%w: not the peer's key", errRefused)
+
 // trust decides on a key during the handshake.
 func (l *Link) trust(path int, key ed25519.PublicKey) error {
 	l.mu.Lock()
@@ -179,7 +182,7 @@ func (l *Link) trust(path int, key ed25519.PublicKey) error {
 	case bytes.Equal(key, l.cfg.Key.Public().(ed25519.PublicKey)):
 		return fmt.Errorf("%w: the other side has this node's own key", errRefused)
 	case l.pin.Key != nil && !l.pin.Key.Equal(key):
-		return fmt.Errorf("%w: key %s is not the peer's", errRefused, pinned.FormatKey(key))
+		return fmt.Errorf("%w: %s", errWrongKey, pinned.FormatKey(key))
 	case l.pin.Key == nil && !l.cfg.Paths[path].Chassis:
 		return fmt.Errorf("%w: this node knows no peer yet, and this path does not stay inside the chassis", errRefused)
 	}
@@ -198,7 +201,7 @@ func (l *Link) admit(c *conn) error {
 	case g.node == l.cfg.Node:
 		return fmt.Errorf("%w: the other side is node %c too", errRefused, 'a'+rune(g.node))
 	case l.pin.Key != nil && !l.pin.Key.Equal(c.key): // pinned since the handshake
-		return fmt.Errorf("%w: not the peer's key", errRefused)
+		return errWrongKey
 	case l.pin.Key == nil && g.serial != l.cfg.Serial:
 		return fmt.Errorf("%w: chassis %q, this one is %q", errRefused, g.serial, l.cfg.Serial)
 	case g.site != zero && l.pin.Site != zero && g.site != l.pin.Site:
@@ -227,8 +230,10 @@ func (l *Link) refused(path int, who net.Addr, err error) {
 	l.mu.Lock()
 	l.paths[path].Refused++
 	l.mu.Unlock()
+	r := Refusal{From: who.String(), Path: l.cfg.Paths[path].Name, Why: err.Error()}
+	r.WrongKey = errors.Is(err, errWrongKey)
 	select {
-	case l.refusals <- fmt.Sprintf("%s on %s: %v", who, l.cfg.Paths[path].Name, err):
+	case l.refusals <- r:
 	default:
 	}
 }

@@ -97,6 +97,14 @@ type Event struct {
 	PeerFresh       bool              // Began: the peer's greeting named no site
 }
 
+// Refusal tells that somebody was turned away.
+type Refusal struct {
+	From     string // address
+	Path     string
+	Why      string
+	WrongKey bool // it stands in the peer's place with another key
+}
+
 // Limits of the queues.
 const (
 	eventQueue   = 1024 // to the driver; full means that the driver hangs: the session ends
@@ -111,7 +119,7 @@ type Link struct {
 	events   chan Event
 	commands chan func(*machine)
 	arrivals chan arrival
-	refusals chan string
+	refusals chan Refusal
 	done     chan struct{} // closed when Run ends
 
 	mu    sync.Mutex // guards what status and the handshakes read
@@ -155,7 +163,7 @@ func New(cfg Config) *Link {
 		events:   make(chan Event, eventQueue),
 		commands: make(chan func(*machine), commandQueue),
 		arrivals: make(chan arrival, frameQueue),
-		refusals: make(chan string, refusalQueue),
+		refusals: make(chan Refusal, refusalQueue),
 		done:     make(chan struct{}),
 		pin:      cfg.Pin,
 		seen:     map[*conn]struct{}{},
@@ -170,7 +178,7 @@ func New(cfg Config) *Link {
 func (l *Link) Events() <-chan Event { return l.events }
 
 // Refusals tells who was turned away and why. What is not read is only counted (PathStatus).
-func (l *Link) Refusals() <-chan string { return l.refusals }
+func (l *Link) Refusals() <-chan Refusal { return l.refusals }
 
 // Send queues a reliable message; one of a session that is over is dropped.
 func (l *Link) Send(session uint64, body []byte) {

@@ -88,7 +88,7 @@ func startLink(t *testing.T, cfg Config) *testNode {
 				n.mu.Unlock()
 			case why := <-n.link.Refusals():
 				n.mu.Lock()
-				n.wrong = append(n.wrong, why)
+				n.wrong = append(n.wrong, why.Why)
 				n.mu.Unlock()
 			case <-ctx.Done():
 				return
@@ -246,7 +246,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	until(t, "a wrong key is refused", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return strings.Contains(strings.Join(b.wrong, "\n"), "is not the peer's")
+		return strings.Contains(strings.Join(b.wrong, "\n"), "not the peer's key")
 	})
 	if a.session() != session || b.session() != session {
 		t.Error("strangers disturbed the session")

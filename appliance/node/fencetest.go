@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"duet/appliance/api"
+	"duet/appliance/event"
+	"duet/appliance/membership"
+	"duet/appliance/site"
+)
+
+// The live fence tests that end a setup (hardware.md section 5): each node turns the other one off and on by every way
+// it has. Only then is an outlet map evidence, and only then does anything run.
+
+// testPeer runs the live fence test of the peer from here, and waits until the peer is back and in sync.
+func (s *setup) testPeer(ctx context.Context, say func(string)) error {
+	n := s.node
+	n.mu.Lock()
+	f := n.fencer
+	n.mu.Unlock()
+	peer := n.peer().String()
+	if f == nil || !f.exists() || n.tested(n.peer()) {
+		return s.completeIfDone()
+	}
+	if err := s.awaitLegs(ctx, say); err != nil { // both hold everything before one is turned off
+		return err
+	}
+	f.held.Store(true)
+	defer f.held.Store(false)
+	n.driver.Note("fence-test", peer)
+	result, err := f.test(ctx, say)
+	if err != nil {
+		return event.New(event.FenceTestFailed, "node", peer, "step", err.Error())
+	}
+	say("node " + peer + " boots and joins")
+	if err := s.awaitLegs(ctx, func(string) {}); err != nil {
+		return fmt.Errorf("node %s did not come back after its test: %w", peer, err)
+	}
+	err = n.changeRuntime(func(r *site.Runtime) {
+		r.BMCProven[peer] = r.BMCProven[peer] || result.BMCProven
+		r.OutletsProven[peer] = r.OutletsProven[peer] || result.OutletsProven
+	})
+	if err != nil {
+		return err
+	}
+	return s.completeIfDone()
+}
+
+// testSelf asks the peer to test this node. This node is turned off by it, so the task ends here with its power; the
+// peer goes on and completes the setup.
+func (s *setup) testSelf(ctx context.Context, say func(string)) error {
+	n := s.node
+	if n.store.Runtime().SetupComplete {
+		return nil
+	}
+	outcome := make(chan string, 1)
+	s.mu.Lock()
+	s.fromPeer = outcome
+	s.mu.Unlock()
+	say("node " + n.peer().String() + " turns this node off and on")
+	n.driver.Tell(msgTestMe, nil)
+	return await(ctx, func() (bool, error) {
+		select {
+		case problem := <-outcome:
+			if problem != "" {
+				return false, event.New(event.FenceTestFailed, "node", n.self.String(), "step", problem)
+			}
+		default:
+		}
+		return n.store.Runtime().SetupComplete, nil
+	})
+}
+
+func (s *setup) toldTest(problem string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fromPeer != nil {
+		select {
+		case s.fromPeer <- problem:
+		default:
+		}
+	}
+}
+
+// testForPeer is the other side of testSelf.
+func (s *setup) testForPeer() {
+	s.mu.Lock()
+	busy := s.testing
+	s.testing = true
+	s.mu.Unlock()
+	if busy {
+		return
+	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.testing = false
+	}()
+	n := s.node
+	err := s.one(n.ctx, phase{
+		name: stepTestPeer, waitsFor: "node " + n.peer().String(), limit: testWait + rejoinWait, do: s.testPeer,
+	}, func(step api.Step) {
+		n.log.Info("setup", "step", step.Name, "state", step.State, "detail", step.Detail)
+	})
+	outcome := ""
+	if err != nil {
+		outcome = err.Error()
+		n.faults.raise(event.As(err))
+	}
+	n.driver.Tell(msgTestDone, []byte(outcome))
+}
+
+// tested says whether every way to turn a node off has passed its live test.
+func (n *Node) tested(node membership.Node) bool {
+	doc, ok := n.document()
+	if !ok {
+		return false
+	}
+	r := n.store.Runtime()
+	d := doc.Node(node.String())
+	bmc := d.BMC == nil || r.BMCProven[node.String()]
+	outlets := doc.PDU == nil || len(d.Outlets) == 0 || r.OutletsProven[node.String()]
+	return bmc && outlets
+}
+
+// completeIfDone ends the setup when nothing is left to be proven. From here on VMs are wanted.
+func (s *setup) completeIfDone() error {
+	n := s.node
+	if n.store.Runtime().SetupComplete || !n.tested(membership.A) || !n.tested(membership.B) {
+		return nil
+	}
+	n.driver.Note("setup-complete", "")
+	return n.changeRuntime(func(r *site.Runtime) { r.SetupComplete = true })
+}
