@@ -281,9 +281,10 @@ func (l *Lane) read(h Handler) error {
 		case Acks:
 			err = l.take(f.Payload)
 		default:
-			if err = h.LaneFrame(l, f); err == nil {
-				continue // the payload went with the frame
+			if err := h.LaneFrame(l, f); err != nil {
+				return err
 			}
+			continue // the payload went with the frame
 		}
 		if f.Payload != nil {
 			block.Put(f.Payload)

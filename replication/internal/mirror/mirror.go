@@ -56,11 +56,12 @@ const maxStandingFaults = 64
 
 // Mirror is a node's side.
 type Mirror struct {
-	opts Options
-	link *link.Link
-	ctx  context.Context
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	opts  Options
+	grace time.Duration // of Close
+	link  *link.Link
+	ctx   context.Context
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
 
 	events chan control.Event
 
@@ -100,7 +101,7 @@ func New(o Options) *Mirror {
 		o.Clock = volume.Boottime
 	}
 	m := &Mirror{
-		opts: o, ctx: ctx, stop: stop, events: make(chan control.Event, 1024),
+		grace: stopGrace, opts: o, ctx: ctx, stop: stop, events: make(chan control.Event, 1024),
 		volumes: map[string]*entry{}, names: map[string]*entry{}, peers: map[uint32]*entry{},
 		appeared: make(chan struct{}),
 	}
@@ -468,7 +469,7 @@ func (m *Mirror) Close() error {
 		entries = append(entries, e)
 	}
 	m.mu.Unlock()
-	grace, cancel := context.WithTimeout(context.Background(), stopGrace)
+	grace, cancel := context.WithTimeout(context.Background(), m.grace)
 	defer cancel()
 	for _, e := range entries {
 		e.vol.Quiesce(grace)

@@ -160,6 +160,7 @@ type host struct {
 }
 
 type pair struct {
+	mu    sync.Mutex // guards m of the nodes against clients that reconnect
 	t     *testing.T
 	port  int
 	nodes [2]*host
@@ -211,10 +212,12 @@ func (h *host) start() {
 		Emit:  func(e control.Event) { events <- e },
 		Clock: func() int64 { return h.p.clock() },
 	})
-	h.m = m
 	if err := m.Configure(h.config()); err != nil {
 		h.t.Fatal(err)
 	}
+	h.p.mu.Lock()
+	h.m = m
+	h.p.mu.Unlock()
 	h.t.Cleanup(func() { m.Close() })
 }
 
@@ -236,6 +239,7 @@ func (h *host) config() control.Config {
 // crash is SIGKILL: devices refuse what is still on its way, nothing is closed clean.
 func (h *host) crash() {
 	h.drive.detach()
+	h.m.grace = 0
 	h.m.Close() //nolint:errcheck // its devices are gone
 }
 
