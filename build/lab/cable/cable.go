@@ -11,11 +11,15 @@
 package cable
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // Switch makes a bridge with the given addresses (CIDR) for the lab's own devices. Spanning tree, multicast snooping
@@ -24,6 +28,11 @@ func Switch(name string, addresses ...string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	off := false
+	// A bridge without an address of its own takes the lowest of its ports' and changes it when that port goes: with
+	// every power cut the BMCs and the PDU would move to another MAC and be lost until the neighbour tables notice.
+	sum := fnv.New32a()
+	sum.Write([]byte(name)) // never fails
+	attrs.HardwareAddr = binary.BigEndian.AppendUint32([]byte{0x02, 0xdb}, sum.Sum32())
 	br := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}
 	if err := netlink.LinkAdd(br); err != nil {
 		return fmt.Errorf("switch %s: %w", name, err)
@@ -51,6 +60,7 @@ type Port struct {
 	MAC      net.HardwareAddr // of the inner end; a network card keeps its own over power cycles
 	Isolated bool             // may not talk to other isolated ports of the switch
 	Carrier  bool             // cable in, and the other end alive
+	Group    uint32           // of all ports of one machine, for UnplugAll; not 0
 }
 
 // Plug makes the port: the inner end straight in the network namespace of the process, the outer end in the switch.
@@ -60,7 +70,7 @@ func Plug(p Port, pid int) error {
 		return fmt.Errorf("port %s: switch %s: %w", p.Outer, p.Switch, err)
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex = p.Outer, br.Attrs().Index
+	attrs.Name, attrs.MasterIndex, attrs.Group = p.Outer, br.Attrs().Index, p.Group
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: p.Inner, PeerHardwareAddr: p.MAC, PeerNamespace: netlink.NsPid(pid)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("port %s: %w", p.Outer, err)
@@ -76,16 +86,15 @@ func Plug(p Port, pid int) error {
 	return SetCarrier(p.Outer, true)
 }
 
-// Unplug removes the port with both its ends, at once: no frame passes afterwards. A port that is not there is no
-// error, because a machine may have died before it had all of them.
-func Unplug(outer string) error {
-	link, err := netlink.LinkByName(outer)
-	if err == nil {
-		err = netlink.LinkDel(link)
-	}
-	var absent netlink.LinkNotFoundError
-	if err != nil && !errors.As(err, &absent) {
-		return fmt.Errorf("port %s: %w", outer, err)
+// UnplugAll removes all ports of a group with both their ends in one transaction of the kernel: no frame passes
+// afterwards, and no port is silent before another. A group without ports is no error: the machine may have died before
+// it had any.
+func UnplugAll(group uint32) error {
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("ports of group %d: %w", group, err)
 	}
 	return nil
 }

@@ -62,15 +62,11 @@ func (c *core) fell(m *machine, cause, kind string, drives func() error, after f
 	return failed
 }
 
-// unplug takes all the machine's ports away, the ones to its peer first.
+// unplug takes all the machine's ports away at once.
 func (c *core) unplug(m *machine) error {
 	c.wiring.Lock()
 	defer c.wiring.Unlock()
-	var failed error
-	for _, p := range hardware[m.cfg.Name] {
-		failed = errors.Join(failed, cable.Unplug(p.outer(m.cfg.Name)))
-	}
-	return failed
+	return cable.UnplugAll(groupOf(m.cfg.Name))
 }
 
 func (c *core) drivesOf(m *machine) []*drive.Drive {

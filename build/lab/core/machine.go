@@ -199,7 +199,7 @@ func (c *core) plug(m *machine, pid int) error {
 	name := m.cfg.Name
 	for _, p := range hardware[name] {
 		if err := cable.Plug(cable.Port{
-			Outer: p.outer(name), Inner: p.inner, Switch: p.bridge, MAC: mac(name, p.inner),
+			Outer: p.outer(name), Inner: p.inner, Switch: p.bridge, MAC: mac(name, p.inner), Group: groupOf(name),
 			Isolated: c.wires.isolated(name, p), Carrier: c.wires.carrier(name, p, c.powered),
 		}, pid); err != nil {
 			return err

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"net"
+	"slices"
 
 	"duet/build/lab/cable"
 )
@@ -66,6 +67,9 @@ func peerOf(node string) string {
 	}
 	return "a"
 }
+
+// groupOf numbers the ports of a machine for cable.UnplugAll.
+func groupOf(machine string) uint32 { return uint32(100 + slices.Index(names, machine)) }
 
 // mac is fixed per port: a network card keeps its address over power cycles, so a peer's neighbour table stays right.
 func mac(machine, inner string) net.HardwareAddr {
