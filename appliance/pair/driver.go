@@ -431,6 +431,9 @@ func (d *Driver) afterStep(before, after membership.State) {
 	if after.Session == 0 {
 		d.lane = lane{}
 	}
+	if before.Rec.Ep != after.Rec.Ep {
+		d.link.Pause(0) // the question that laneHoldOff protects is answered
+	}
 	d.publish()
 }
 

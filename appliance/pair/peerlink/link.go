@@ -198,9 +198,9 @@ func (l *Link) Consume(session, peerIncarnation, sequence uint64) {
 // Drop ends a session. No Lost is told for it.
 func (l *Link) Drop(session uint64) { l.command(func(m *machine) { m.drop(session) }) }
 
-// Pause keeps a new session from beginning for a while.
+// Pause keeps a new session from beginning for a while; 0 ends an earlier pause.
 func (l *Link) Pause(d time.Duration) {
-	l.command(func(m *machine) { m.pauseTo = max(m.pauseTo, m.now+d) })
+	l.command(func(m *machine) { m.heldTo = m.now + d })
 }
 
 // Alive is the driver's sign of life. Without it pings are not answered and no session begins.

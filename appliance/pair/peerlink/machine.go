@@ -26,6 +26,7 @@ type machine struct {
 	lastAck time.Duration
 	shown   bool          // the peer has shown that it holds the session too
 	pauseTo time.Duration // no new session before
+	heldTo  time.Duration // nor before this: the driver's wish
 	offer   uint64        // dialer: nonce on offer
 
 	peerInc   uint64 // incarnation of the peer's stream
@@ -159,7 +160,9 @@ func (m *machine) offerTo(c *lane) {
 
 // mayBegin: not right after a session ended, so that a disagreement cannot turn into a storm; and not while the driver
 // does not answer: a node that cannot decide must not cancel its peer's question to the witness by connecting (R2).
-func (m *machine) mayBegin() bool { return m.now >= m.pauseTo && m.now <= m.aliveUntil }
+func (m *machine) mayBegin() bool {
+	return m.now >= m.pauseTo && m.now >= m.heldTo && m.now <= m.aliveUntil
+}
 
 func (m *machine) accept(c *lane) {
 	m.send(c, frame{kind: kindAccept, session: m.session, seq: m.na, stamp: m.nb})
