@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -113,6 +114,9 @@ func call[T any](ctx context.Context, c *Client, method, path string, body []byt
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if u := (*url.Error)(nil); errors.As(err, &u) {
+			err = u.Err // the address in it is of no use to a person
+		}
 		return result, &ContactError{c.socket, err}
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end below

@@ -55,9 +55,9 @@ type Loss struct {
 type Node struct {
 	Node     string    `json:"node"`
 	Self     bool      `json:"self"`
-	Reached  bool      `json:"reached"` // heard in this session
-	Mode     string    `json:"mode"`    // own mode, or what the peer last said; empty: unknown
-	Since    time.Time `json:"since"`   // of Reached
+	Reached  bool      `json:"reached"`        // heard in this session
+	Mode     string    `json:"mode"`           // own mode, or what the peer last said; empty: unknown
+	Since    time.Time `json:"since,omitzero"` // of Reached; absent: unknown
 	LastAck  int64     `json:"last_ack_age_ms"`
 	BootID   string    `json:"boot_id,omitempty"`
 	Paths    []Path    `json:"paths,omitempty"`

@@ -81,6 +81,9 @@ func (s *Server) volume(ctx context.Context, in *byName) (*reply[Volume], error)
 	if err != nil {
 		return nil, err
 	}
+	if st.Setup == "fresh" {
+		return nil, event.New(event.NotFounded, "node", st.Node)
+	}
 	st = st.filled()
 	if i := slices.IndexFunc(st.Volumes, func(v Volume) bool { return v.Name == in.Name }); i >= 0 {
 		return &reply[Volume]{st.Volumes[i]}, nil
@@ -102,6 +105,9 @@ func (s *Server) findVM(ctx context.Context, name string) (VM, error) {
 	st, err := s.cfg.Backend.Site(ctx)
 	if err != nil {
 		return VM{}, err
+	}
+	if st.Setup == "fresh" {
+		return VM{}, event.New(event.NotFounded, "node", st.Node)
 	}
 	st = st.filled()
 	if i := slices.IndexFunc(st.VMs, func(v VM) bool { return v.Name == name }); i >= 0 {

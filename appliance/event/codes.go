@@ -72,4 +72,5 @@ const (
 	NotRoot         Code = "SYS-9007"
 	WatchdogMissing Code = "SYS-9008"
 	DeadlinePassed  Code = "SYS-9009"
+	StillRunning    Code = "SYS-9010"
 )

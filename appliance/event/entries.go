@@ -356,4 +356,10 @@ var catalogue = []Entry{
 		Why:  "It was given up; nothing is half done",
 		Next: "Look at the state and try again", Command: "duet status",
 	},
+	{
+		Code: StillRunning, Severity: Warning, Title: "A long action is still running",
+		What: "{what} is still running after {seconds} s",
+		Why:  "Following it was given up; it goes on by itself",
+		Next: "See how far it has come", Command: "duet setup show",
+	},
 }

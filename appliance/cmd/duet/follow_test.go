@@ -125,7 +125,7 @@ func TestAnswerHasADeadline(t *testing.T) {
 	start(t, socket, n)
 	var out, steps lines
 	if got := run(t.Context(), []string{"--socket", socket, "setup", "answer", "--timeout", "300ms", answersFile(t)}, strings.NewReader(""), &out, &steps); got != exitRefused ||
-		!strings.Contains(steps.String(), "SYS-9009") {
+		!strings.Contains(steps.String(), "SYS-9010") {
 		t.Fatalf("exit code %d\n%s", got, steps.String())
 	}
 }

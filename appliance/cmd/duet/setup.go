@@ -124,7 +124,7 @@ func (c *cli) follow(ctx context.Context, client *api.Client, id string, shown m
 		}
 		select {
 		case <-ctx.Done():
-			return faultProblem(api.AsFault(event.New(event.DeadlinePassed, "what", "Setup", "seconds", fmt.Sprint(int(time.Since(begin).Seconds()))), nil))
+			return faultProblem(api.AsFault(event.New(event.StillRunning, "what", "Setup", "seconds", fmt.Sprint(int(time.Since(begin).Seconds()))), nil))
 		case <-tick.C:
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"duet/appliance/api"
+	"duet/appliance/event"
 )
 
 // watchEvery is how often --watch asks: a change is seen within it, and a look costs duetd well under a millisecond.
@@ -46,6 +47,7 @@ func statusTable(w io.Writer, s api.Site) {
 		fmt.Fprintf(w, "next: %s\n", s.Next)
 	}
 	if s.Setup == "fresh" {
+		faultLines(w, s.Faults)
 		return
 	}
 	fmt.Fprintf(w, "\nnode %s: %s, epoch %d, members %s, pair owner %s\n", s.Node, s.Mode, s.Epoch, strings.Join(s.Members, ", "), s.PairOwner)
@@ -77,8 +79,14 @@ func statusTable(w io.Writer, s api.Site) {
 	vmTable(w, s.VMs)
 	fmt.Fprintln(w)
 	fenceTable(w, s.Fence)
-	for _, f := range s.Faults {
-		fmt.Fprintf(w, "\n%-8s %s  %s\nwhy      %s\nnext     %s\n", f.Severity, f.Code, f.What, f.Why, f.Next)
+	faultLines(w, s.Faults)
+}
+
+func faultLines(w io.Writer, faults []api.Fault) {
+	for _, f := range faults {
+		if f.Code != string(event.NotFounded) { // the sentence says that
+			fmt.Fprintf(w, "\n%-8s %s  %s\nwhy      %s\nnext     %s\n", f.Severity, f.Code, f.What, f.Why, f.Next)
+		}
 	}
 }
 
