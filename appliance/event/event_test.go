@@ -63,7 +63,14 @@ func TestPages(t *testing.T) {
 	if len(pages) != len(All()) {
 		t.Errorf("%d pages, %d codes", len(pages), len(All()))
 	}
+	index, err := os.ReadFile("../../docs/faults/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, e := range All() {
+		if row := fmt.Sprintf("| [%s](%s.md) | %s |", e.Code, e.Code, e.Title); !strings.Contains(string(index), row) {
+			t.Errorf("README.md lacks %s", row)
+		}
 		text, err := os.ReadFile(filepath.Join("../../docs/faults", string(e.Code)+".md"))
 		if err != nil {
 			t.Error(err)
