@@ -74,6 +74,7 @@ func bootstrap(name string) string {
 			{Name: "lan0", Local: "198.51.100." + mine, Peer: "198.51.100." + theirs, Data: true},
 		},
 		PeerPort: peerPort, DataPort: dataPort, Watchdog: "/dev/watchdog", LibvirtSocket: "/run/libvirt/libvirt-sock",
+		Reset: site.ResetReboot, // reboot(2) ends the first process of the node, not the machine
 	}
 	text, err := json.MarshalIndent(b, "", "  ")
 	if err != nil {
