@@ -37,7 +37,8 @@
 //     fire is harmless. No other timer is kept by the driver, besides the beat: Beat every 250 ms, always.
 //  4. Want(r) for each resource that should run here and does not, again and again: after every change of mode, record or
 //     lease, after TimerPeerWait, and each second. Start may come again for what runs already; then it does nothing.
-//     Start is refused when its epoch is not that of the last Grant.
+//     Start is refused when its epoch is not that of the last Grant, and after that grant's deadline: the lease guard
+//     kills what runs at that moment, not what comes later.
 //  5. At Grant.Deadline the lease guard kills what runs, without the core; TimerLease tells the core. 0 is "none" (solo);
 //     Expired is "over". Grants without a session have no lanes: no data lane can be missed in such a session.
 //  6. Messages of a session arrive in order and once (BEAT and BEATACK: any order, also twice), or the session ends.

@@ -15,9 +15,9 @@ func (s *State) grantContent(now Boottime) GrantContent {
 	switch {
 	case s.Prepared(): // frames of the tuple's epoch are taken; both legs count for the owner
 		g.Prepared, g.Members, g.Legs = r.Prep.Ep, Both, r.Prep.Legs
-	case s.Mode == Resolving: // one epoch on both sides of the lane: the coordinator's
+	case s.Mode == Resolving: // the same on both sides of the lane: the coordinator's epoch, the merged tables
 		g.Epoch, g.Members = max(r.Ep, s.Peer.Ep), Both
-		g.Legs = r.Legs
+		g.Owners, g.Legs = s.Plan.Owners, s.Plan.Legs
 	}
 	return g
 }

@@ -125,7 +125,7 @@ func (t *turn) r15Take(p Prepared) {
 func (t *turn) prepared(r Record) {
 	s := &t.s
 	s.PeerWait = t.in.Now + s.Cfg.PeerWait
-	s.Offer, s.Proof = Prepared{}, Proof{}
+	s.Offer, s.Proof, s.Plan = Prepared{}, Proof{}, Prepared{}
 	if mutant("M22") { // one phase
 		t.commit(r, r.Prep)
 	} else {

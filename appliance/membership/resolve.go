@@ -20,8 +20,8 @@ func (t *turn) r13Resolve(h Record) bool {
 	}
 	t.to(Resolving)
 	t.report(ReportResolving)
+	t.s.Plan = Prepared{Owners: merged, Legs: mergeLegs(me.Legs, h.Legs), Docs: mergeDocs(me.Docs, h.Docs)}
 	if mine || both && merged[PairResource].Node == t.s.self() {
-		t.s.Plan = Prepared{Owners: merged, Legs: mergeLegs(me.Legs, h.Legs), Docs: mergeDocs(me.Docs, h.Docs)}
 		t.startCopy()
 		return true
 	}

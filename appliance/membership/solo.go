@@ -131,7 +131,7 @@ func (t *turn) r10bPowered(ok bool) {
 	if s.Mode != Solo || s.Session != 0 {
 		return
 	}
-	wait := 6 * s.Cfg.BootWait
+	wait := powerOnBoots * s.Cfg.BootWait
 	if !ok {
 		t.report(ReportPowerOnFailed)
 		wait = s.Cfg.PowerOnWait

@@ -25,6 +25,9 @@ const (
 // PowerOnWindow is the hour of R10b.
 const PowerOnWindow Boottime = 3600 * 1e9
 
+// powerOnBoots is how many boot waits a peer that was powered on has to come, before R10b tries again.
+const powerOnBoots = 6
+
 // Expired is a deadline that is always over. A grant without a running lease carries it, because
 // 0 means "no deadline", which only solo has.
 const Expired Boottime = 1
@@ -44,7 +47,7 @@ type State struct {
 	Remembered RegisterContent // R of R7; Ep 0: none
 	Fence      Nonce           // the running fence attempt (R10); 0: none
 	Copy       CopyState       // this node coordinates a join and is this far
-	Plan       Prepared        // what the coordinator will name, or has named, in PREPARE
+	Plan       Prepared        // resolving: the merged tables; coordinator: what it has named in PREPARE
 	PlanSite   ID              // site that is being founded (R27)
 	PlanSent   Boottime        // send time of PREPARE
 	Proof      Proof           // digest of the copy on the target's side

