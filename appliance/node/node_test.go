@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/appliance/api"
+	"duet/appliance/event"
 	"duet/appliance/site"
 	"duet/replication/control"
 	"duet/witness/enrolment"
@@ -313,7 +315,8 @@ func (p *plant) answers() site.Document {
 	}
 }
 
-func (p *plant) found() {
+// enrol lets the witness know both nodes' keys.
+func (p *plant) enrol() {
 	p.t.Helper()
 	var keys [2]ed25519.PublicKey
 	for i, n := range p.nodes {
@@ -323,6 +326,12 @@ func (p *plant) found() {
 	if err := enrolment.Write(dir, enrolment.Site{Name: "press-7", KeyA: keys[0], KeyB: keys[1]}); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// found gives the answers on node a and waits for the end of the founding.
+func (p *plant) found() {
+	p.t.Helper()
+	p.enrol()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	err := p.nodes[0].Answer(ctx, p.answers(), func(s api.Step) { p.t.Logf("%s: %s %s", s.Name, s.State, s.Detail) })
@@ -398,4 +407,62 @@ func TestNoDataLaneEndsTheSession(t *testing.T) {
 	p.cable.settle()
 	p.cable.mu.Unlock()
 	p.until("paired again", 15*time.Second, p.paired)
+}
+
+// A founding that is cut at any moment, on either side, leaves both nodes fresh or both founded, and giving the answers
+// again completes it (protocol.md 9.2).
+func TestFoundingCutAnywhere(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	p.start(1, true)
+	p.enrol()
+	rng := mathrand.New(mathrand.NewPCG(7, 1))
+	for range 6 {
+		if p.site(0).SiteID != "" {
+			break // the cut came too late: it is founded, and the end of this test shows that it is whole
+		}
+		victim := rng.IntN(2)
+		ctx, cancel := context.WithCancel(context.Background())
+		founding := make(chan error, 1)
+		p.until("the nodes see each other", 5*time.Second, func() bool { return p.site(0).Session != "" && p.site(1).Session != "" })
+		go func() { founding <- p.nodes[0].Answer(ctx, p.answers(), func(api.Step) {}) }()
+		cut := time.NewTimer(time.Duration(rng.IntN(70)) * time.Millisecond)
+		<-cut.C
+		p.crash(victim)
+		cancel()
+		<-founding
+		p.start(victim, true)
+	}
+	p.found()
+	p.until("paired", 20*time.Second, p.paired)
+}
+
+// Orders that cannot be carried out are refused with a code, at once and without an effect.
+func TestOrdersAreRefused(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	p.start(1, true)
+	ctx := context.Background()
+	code := func(err error) event.Code { return event.CodeOf(err) }
+	if err := p.nodes[0].StartVM(ctx, "press"); code(err) != event.NotFounded {
+		t.Errorf("a fresh node: %v", err)
+	}
+	wrong := p.answers()
+	wrong.Volumes[0].SizeBytes = 4095
+	if err := p.nodes[0].Answer(ctx, wrong, func(api.Step) {}); code(err) != event.DocumentInvalid {
+		t.Errorf("a volume of 4095 bytes: %v", err)
+	}
+	if err := p.nodes[0].Answer(ctx, p.answers(), func(api.Step) {}); code(err) != event.WitnessRefused {
+		t.Errorf("keys that are not enrolled: %v", err)
+	}
+	if s := p.site(0); s.SiteID != "" || s.Setup != "fresh" {
+		t.Errorf("a refused founding left site %q, setup %q", s.SiteID, s.Setup)
+	}
+	p.found()
+	if err := p.nodes[0].StopVM(ctx, "press"); code(err) != event.UnknownVM {
+		t.Errorf("an unknown VM: %v", err)
+	}
+	if err := p.nodes[0].Answer(ctx, p.answers(), func(api.Step) {}); code(err) != event.AlreadyFounded {
+		t.Errorf("answers again: %v", err)
+	}
 }
