@@ -53,6 +53,9 @@ func OpenFile(path string) (*File, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	})
+	if errors.Is(err, unix.EINVAL) { // the one flag that open(2) refuses this way
+		err = fmt.Errorf("the file system has no O_DIRECT: %w", err)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
