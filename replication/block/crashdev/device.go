@@ -167,9 +167,7 @@ func (d *Device) begin(off int64, data []byte) *write {
 	w := &write{seq: d.seq, off: off, data: data}
 	d.pending = append(d.pending, w)
 	for at := 0; at < len(data); at += block.Unit {
-		b := new([block.Unit]byte)
-		copy(b[:], data[at:])
-		d.now[(off+int64(at))/block.Unit] = b
+		d.now[(off+int64(at))/block.Unit] = (*[block.Unit]byte)(data[at:])
 	}
 	return w
 }
@@ -184,8 +182,8 @@ func (d *Device) settle(done []*write) error {
 	settled := make(map[*write]bool, len(done))
 	for _, w := range done {
 		settled[w] = true
-		for s := range len(w.data) / SectorBytes {
-			d.keep(w, s)
+		for n := range len(w.data) / block.Unit {
+			d.keep(w, n, allSectors)
 		}
 	}
 	left := d.pending[:0:0]
@@ -198,20 +196,26 @@ func (d *Device) settle(done []*write) error {
 	return nil
 }
 
-// keep lets one sector of a write reach the medium, unless a newer one is there.
-func (d *Device) keep(w *write, sector int) {
-	at := w.off + int64(sector)*SectorBytes
-	in := at % block.Unit / SectorBytes
-	var u unit // a copy: devices that were cut share their blocks
-	if old := d.durable[at/block.Unit]; old != nil {
-		if old.from[in] > w.seq {
-			return
-		}
-		u = *old
+// allSectors is the mask of a whole unit.
+const allSectors = 1<<sectorsPerUnit - 1
+
+// keep lets sectors of the n-th unit of a write reach the medium, except where a newer one is there.
+func (d *Device) keep(w *write, n int, sectors uint8) {
+	if sectors == 0 {
+		return
 	}
-	u.from[in] = w.seq
-	copy(u.bytes[in*SectorBytes:(in+1)*SectorBytes], w.data[sector*SectorBytes:])
-	d.durable[at/block.Unit] = &u
+	at := w.off/block.Unit + int64(n)
+	u := new(unit) // a copy: devices that were cut share their blocks
+	if old := d.durable[at]; old != nil {
+		*u = *old
+	}
+	for s := range sectorsPerUnit {
+		if sectors>>s&1 == 1 && u.from[s] <= w.seq {
+			u.from[s] = w.seq
+			copy(u.bytes[s*SectorBytes:(s+1)*SectorBytes], w.data[n*block.Unit+s*SectorBytes:])
+		}
+	}
+	d.durable[at] = u
 }
 
 func (d *Device) alive() error {
@@ -270,10 +274,14 @@ func (d *Device) CutPick(pick func(Pending) bool) *Device {
 	after.seq = d.seq
 	maps.Copy(after.durable, d.durable)
 	for i, w := range d.pending {
-		for s := range len(w.data) / SectorBytes {
-			if pick(Pending{Write: i, Sector: s, Off: w.off + int64(s)*SectorBytes}) {
-				after.keep(w, s)
+		for n := range len(w.data) / block.Unit {
+			var kept uint8
+			for s := n * sectorsPerUnit; s < (n+1)*sectorsPerUnit; s++ {
+				if pick(Pending{Write: i, Sector: s, Off: w.off + int64(s)*SectorBytes}) {
+					kept |= 1 << (s % sectorsPerUnit)
+				}
 			}
+			after.keep(w, n, kept)
 		}
 	}
 	for n, u := range after.durable {
