@@ -52,6 +52,7 @@ func (m *Manager) Warm(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("capabilities of QEMU: %w", err)
 		}
+		m.warm.Store(true)
 		return nil
 	})
 }

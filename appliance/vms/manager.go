@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"duet/appliance/event"
@@ -40,6 +41,7 @@ const (
 type Manager struct {
 	cfg  Config
 	gate gate
+	warm atomic.Bool // libvirt has probed QEMU since this manager was made
 }
 
 // New makes a manager with its gate closed: nothing starts before Permit.
@@ -162,13 +164,18 @@ func (m *Manager) end(ctx context.Context, ids []string) error {
 }
 
 // List tells the state of our VMs: libvirt's word, merged with the process table. When libvirt does not answer it gives
-// the fault and what the process table knows, as Unclear.
+// the fault and what the process table knows, as Unclear. The first look that reaches libvirt also warms it.
 func (m *Manager) List(ctx context.Context) ([]Seen, error) {
 	processes, err := m.Running()
 	if err != nil {
 		return nil, err
 	}
 	domains, err := m.domains(ctx)
+	if err == nil && !m.warm.Load() {
+		if err := m.Warm(ctx); err != nil {
+			m.cfg.Log.Warn("QEMU was not probed yet", "error", err.Error()) // the next look tries again
+		}
+	}
 	return merge(domains, processes), err
 }
 

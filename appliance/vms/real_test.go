@@ -167,8 +167,8 @@ func TestInsideNode(t *testing.T) {
 	vm := counter()
 	vm.Boot = site.Boot{Kernel: kernel(), Cmdline: "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1"}
 	console := filepath.Join(dir, "log", "vm-counter.log")
-	if err := m.Warm(t.Context()); err != nil {
-		t.Fatal(err)
+	if s := stateNow(t, m, vm.ID); s != Absent || !m.warm.Load() {
+		t.Fatalf("first look: %s, warm %v", s, m.warm.Load())
 	}
 	step("libvirtd is warm")
 
@@ -197,6 +197,10 @@ func TestInsideNode(t *testing.T) {
 	step("gate closed during a start: gone without having run")
 
 	// A process that libvirt does not know: nothing is started beside it.
+	wait(t, 20*time.Second, "libvirt sees that the last one is gone", func() bool {
+		domains, err := m.domains(t.Context())
+		return err == nil && len(domains) == 0
+	})
 	m.Permit(8, []string{vm.ID})
 	stray := sleeper(t, "duet-", vm.Name, vm.ID)
 	awaitRunning(t, m, 1)
@@ -206,13 +210,9 @@ func TestInsideNode(t *testing.T) {
 	_ = stray.Process.Kill()
 	awaitRunning(t, m, 0)
 
-	wait(t, 20*time.Second, "start", func() bool { // libvirt needs a moment to see that the last one is gone
-		err := m.Start(t.Context(), vm, 8)
-		if err != nil {
-			t.Log(err)
-		}
-		return err == nil
-	})
+	if err := m.Start(t.Context(), vm, 8); err != nil {
+		t.Fatal(err)
+	}
 	first := awaitRunning(t, m, 1)[0]
 	if s := stateNow(t, m, vm.ID); s != Running || first.ID != vm.ID || first.Name != "counter" {
 		t.Fatalf("%s %+v", s, first)
