@@ -64,6 +64,17 @@ var rules = []rule{
 		[]string{"step.go: it decides, so it may not import time", "o.go: it decides", "decide.go:4: helper is declared in appliance/vms/act.go", "r.go:2: it decides, so it may not start a goroutine"},
 	},
 	{
+		"linked", Linked,
+		map[string]string{
+			"witness/cmd/duet-witness/main.go": "package main\nimport (\n\"net\"\n\"duet/witness/server\"\n)\n",
+			"witness/server/s.go":              "package server\nimport \"duet/witness/store\"\n",
+			"witness/server/s_test.go":         "package server\nimport \"net/http\"\n",
+			"witness/store/s.go":               "package store\nimport (\n\"net/http\"\n\"duet/witness/server\"\n\"github.com/danielgtaylor/huma/v2\"\n)\n",
+			"witness/cmd/other/main.go":        "package main\nimport \"net/http\"\n",
+		},
+		[]string{"links net/http by duet-witness → witness/server → witness/store", "links github.com/danielgtaylor/huma/v2"},
+	},
+	{
 		"package names", PackageNames,
 		map[string]string{"a/util/x.go": "package util\n", "b/y.go": "package types\n", "c/z.go": "package noun\n"},
 		[]string{"a/util: util", "b: types"},
