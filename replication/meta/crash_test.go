@@ -95,7 +95,7 @@ func TestFormatSurvivesEveryCut(t *testing.T) {
 	}
 	dev.Hook(func(op crashdev.Op) error {
 		if op.Kind != crashdev.Read {
-			for seed := range uint64(8) {
+			for seed := range uint64(4) {
 				check(dev.Cut(seed))
 			}
 		}
@@ -113,7 +113,7 @@ func TestFormatSurvivesEveryCut(t *testing.T) {
 // Dirty bits under random sets, clears, acks and stores, cut at every store: a block whose bit was set before
 // the last store that returned, and not cleared since with cover, is dirty after the cut; a torn page is all dirty.
 func TestDirtyMapSurvivesCuts(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(4) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		dev := formatted(t)
 		m := open(t, dev)
