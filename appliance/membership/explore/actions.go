@@ -355,7 +355,9 @@ func (p *Params) apply(w *World, a Action) error {
 	case ActWant:
 		return p.input(w, a.Node, m.Want{Resource: m.ResourceID(a.Arg)})
 	case ActFound:
-		w.RID, w.Reg = w.RID+1, register.Content{} // CREATE(site, 0, {})
+		if w.RID == 0 || !mutant("R27 register") {
+			w.RID, w.Reg = w.RID+1, register.Content{} // CREATE(site, 0, {})
+		}
 		return p.input(w, a.Node, founding(w.RID))
 	case ActTick:
 		w.tick(a.Arg)

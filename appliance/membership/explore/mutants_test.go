@@ -3,6 +3,8 @@
 package explore
 
 import (
+	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +47,7 @@ var mutants = []struct{ id, guard, caught string }{
 	{"N23", "the snapshot's Seq is that after the Persists", "I1 I2 I3 I9 I10 I13 I5"},
 	{"N24", "R5: mine only by both tables", "I1 I10"},
 	{"R11 wait", "R11: peerWait before BEATACK", "I1"},
+	{"R27 register", "each founding makes a register of its own", "I13"},
 	{"hold", "a grant of the same stage keeps the hold of the barrier", "I4"},
 }
 
@@ -91,6 +94,9 @@ var where = map[string]string{"M3": "lease", "M5": "lease", "M13": "lease", "M28
 // hunt begins where it is told, then takes turns: short walks in every wide world, breadth-first a little deeper.
 func hunt(id string, budget time.Duration) (*Violation, string) {
 	deadline := time.Now().Add(budget)
+	if _, err := Replay(os.DirFS(".")); err != nil {
+		return &Violation{Err: errors.Unwrap(errors.Unwrap(err))}, "seeds"
+	}
 	switch p := Worlds[where[id]]; {
 	case p == nil:
 	case strings.HasPrefix(p.Name, "walk"):
