@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -124,14 +125,30 @@ func addresses(p control.Path) (local, peer netip.Addr, err error) {
 	if peer.IsLinkLocalUnicast() && peer.Zone() == "" {
 		peer = peer.WithZone(local.Zone())
 	}
-	return local, peer, nil
+	if local, err = numbered(local); err == nil {
+		peer, err = numbered(peer)
+	}
+	return local, peer, err
+}
+
+// numbered names the zone by the interface's present index. Package net remembers the index of a name for a
+// minute, and a cable that is plugged again has another one.
+func numbered(a netip.Addr) (netip.Addr, error) {
+	if a.Zone() == "" {
+		return a, nil
+	}
+	i := zoneIndex(a)
+	if i <= 0 {
+		return a, fmt.Errorf("no interface %s", a.Zone())
+	}
+	return a.WithZone(strconv.Itoa(i)), nil
 }
 
 // listen is node b: one listener per path, for ever.
 func (e *end) listen(ctx context.Context, p control.Path) {
 	for ctx.Err() == nil {
 		if local, _, err := addresses(p); err == nil {
-			e.listenOnce(ctx, p, local)
+			e.listenOnce(ctx, p, local) // until its interface is another one
 		}
 		select {
 		case <-time.After(relistenEvery):
@@ -141,7 +158,6 @@ func (e *end) listen(ctx context.Context, p control.Path) {
 }
 
 func (e *end) listenOnce(ctx context.Context, p control.Path, local netip.Addr) {
-	index := zoneIndex(local)
 	lc := net.ListenConfig{Control: tune}
 	l, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(local, uint16(e.config.Port)).String())
 	if err != nil {
@@ -160,7 +176,7 @@ func (e *end) listenOnce(ctx context.Context, p control.Path, local netip.Addr) 
 				return
 			case <-tick.C:
 				// A socket is bound to an interface index; a replaced interface has another one.
-				if zoneIndex(local) != index {
+				if now, _, err := addresses(p); err != nil || now != local {
 					return
 				}
 			}
@@ -178,9 +194,6 @@ func (e *end) listenOnce(ctx context.Context, p control.Path, local netip.Addr) 
 }
 
 func zoneIndex(a netip.Addr) int {
-	if a.Zone() == "" {
-		return 0
-	}
 	i, err := net.InterfaceByName(a.Zone())
 	if err != nil {
 		return -1

@@ -49,6 +49,8 @@ type node struct {
 	listener *os.File // the NBD socket, as a service manager holds it
 	client   *control.Client
 	seq      uint64
+	space    string // network namespace; empty: this one
+	paths    []control.Path
 }
 
 func startNodes(t *testing.T) [2]*node {
@@ -85,6 +87,8 @@ func startNodes(t *testing.T) [2]*node {
 		}
 		u.(*net.UnixListener).SetUnlinkOnClose(false)
 		u.Close()
+		address := [2]string{"127.0.0.1", "127.0.0.2"}
+		n.paths = []control.Path{{Name: "mirror0", Local: address[i], Peer: address[1-i]}}
 		nodes[i] = n
 	}
 	nodes[0].peer, nodes[1].peer = nodes[1], nodes[0]
@@ -113,8 +117,11 @@ func (n *node) start() {
 	defer log.Close()
 	n.cmd.Stderr = log
 	// LISTEN_PID must be the daemon's own pid, which is known only after the fork: a shell that replaces itself.
-	shell := []string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`}
-	n.cmd.Args = append(append([]string{"sh"}, shell...), n.cmd.Args...)
+	shell := []string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}
+	if n.space != "" {
+		shell = append(shell, "ip", "netns", "exec", n.space)
+	}
+	n.cmd.Args = append(shell, n.cmd.Args...)
 	n.cmd.Path = "/bin/sh"
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
@@ -147,12 +154,11 @@ func (n *node) connect() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	address := [2]string{"127.0.0.1", "127.0.0.2"}
 	err = n.client.Configure(ctx, control.Config{
 		Site: site, Node: n.slot, BootID: n.boot(), Port: n.port,
 		IdentityPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 		PeerKey:     n.peer.key.Public().(ed25519.PublicKey),
-		Paths:       []control.Path{{Name: "mirror0", Local: address[n.slot], Peer: address[n.slot^1]}},
+		Paths:       n.paths,
 		Volumes:     []control.VolumeConfig{{ID: volumeID, Name: "disk", SizeBytes: size}},
 	})
 	if err != nil {
@@ -260,7 +266,6 @@ func TestFioSurvivesKills(t *testing.T) {
 	if err := job.Wait(); err != nil {
 		t.Fatalf("fio: %v\n%s", err, out.Bytes())
 	}
-	t.Logf("%s", out.Bytes())
 	for _, n := range nodes {
 		n.stop()
 	}
@@ -283,5 +288,88 @@ func (n *node) awaitWrites(want uint64) {
 			n.t.Fatalf("writes do not go on: %+v, %v\n%s", s, err, n.log())
 		}
 		<-tick.C
+	}
+}
+
+// cable is a veth pair between two namespaces; pulled, the interfaces are gone.
+type cable struct {
+	t      *testing.T
+	spaces [2]string
+}
+
+func (c *cable) ip(args ...string) {
+	c.t.Helper()
+	if b, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		c.t.Fatalf("ip %v: %v: %s", args, err, b)
+	}
+}
+
+func (c *cable) plug() {
+	c.t.Helper()
+	c.ip("link", "add", "mirror0", "netns", c.spaces[0], "type", "veth", "peer", "name", "mirror0", "netns", c.spaces[1])
+	for i, s := range c.spaces {
+		c.ip("-n", s, "addr", "add", "fe80::"+string(rune('a'+i))+"/64", "dev", "mirror0", "nodad")
+		c.ip("-n", s, "link", "set", "mirror0", "up")
+	}
+}
+
+func (c *cable) pull() { c.ip("-n", c.spaces[0], "link", "del", "mirror0") }
+
+// Two network namespaces, link-local addresses, a cable that is pulled and plugged under fio: the interfaces vanish
+// with it and come back with other indexes.
+func TestCableOutAndInUnderFio(t *testing.T) {
+	if testing.Short() || os.Geteuid() != 0 {
+		t.Skip("real processes, needs root")
+	}
+	fio, err := exec.LookPath("fio")
+	if err != nil {
+		t.Skip("no fio")
+	}
+	nodes := startNodes(t)
+	c := &cable{t: t}
+	for i, n := range nodes {
+		c.spaces[i] = fmt.Sprintf("duet-%d-%d", os.Getpid(), i)
+		c.ip("netns", "add", c.spaces[i])
+		t.Cleanup(func() { c.ip("netns", "del", c.spaces[i]) })
+		n.space = c.spaces[i]
+		n.paths = []control.Path{{
+			Name: "mirror0", Local: "fe80::" + string(rune('a'+i)) + "%mirror0", Peer: "fe80::" + string(rune('a'+1-i)) + "%mirror0",
+		}}
+	}
+	c.plug()
+	for _, n := range nodes {
+		n.start()
+		n.pair()
+	}
+	for _, n := range nodes {
+		n.awaitStage("paired")
+	}
+	job := exec.Command(fio, "--name=verify", "--ioengine=nbd", "--uri=nbd+unix:///disk?socket="+nodes[0].socket(),
+		"--rw=randwrite", "--bs=4k", "--iodepth=16", "--size=24m", "--io_size=48m", "--fsync=64",
+		"--verify=crc32c", "--do_verify=1", "--randrepeat=0", "--max_latency=20s", "--rate_iops=4000")
+	var out bytes.Buffer
+	job.Stdout, job.Stderr = &out, &out
+	if err := job.Start(); err != nil {
+		t.Fatal(err)
+	}
+	writes := uint64(0)
+	for range 2 {
+		writes += 500
+		nodes[0].awaitWrites(writes)
+		c.pull()
+		nodes[0].awaitStage("held")
+		nodes[1].awaitStage("held")
+		c.plug()
+		nodes[0].awaitStage("paired")
+		nodes[1].awaitStage("paired")
+	}
+	if err := job.Wait(); err != nil {
+		t.Fatalf("fio: %v\n%s", err, out.Bytes())
+	}
+	for _, n := range nodes {
+		n.stop()
+	}
+	if b, err := exec.Command("cmp", nodes[0].leg(), nodes[1].leg()).CombinedOutput(); err != nil {
+		t.Fatalf("legs differ: %s", b)
 	}
 }

@@ -90,7 +90,7 @@ func (m *Mirror) LaneUp(l *link.Lane) {
 		e.vol.LaneUp(l, e.handle)
 	}
 	m.emit(control.Event{Link: &control.LinkEvent{Session: l.Session, Up: true, Path: l.Path}})
-	if m.copy.ordered && m.copy.session == l.Session {
+	if m.copy.ordered && !m.copy.failed && m.copy.session == l.Session {
 		m.askCopy()
 	}
 	m.negotiate()

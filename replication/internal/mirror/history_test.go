@@ -358,7 +358,7 @@ var faults = []struct {
 		h.own().crashing(func() { h.stopGuests() })
 		h.other().crash()
 		for _, n := range h.p.nodes {
-			n.drive.cut(h.r.Uint64())
+			n.drive.cutWhole(h.r.Uint64())
 			n.reboot(h.r.Uint64() >> 8)
 			n.start()
 		}

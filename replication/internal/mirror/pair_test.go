@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -133,6 +134,26 @@ func (d *drive) cut(seed uint64) {
 	defer d.mu.Unlock()
 	for id := range d.data {
 		d.data[id] = d.data[id].Cut(seed)
+		d.meta[id] = d.meta[id].Cut(seed + 1)
+	}
+}
+
+// cutWhole is a cut of a drive that never tears a 4 KiB block. With every leg torn no good copy is left; to notice
+// that takes the sum table, which is not there yet.
+func (d *drive) cutWhole(seed uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := mathrand.New(mathrand.NewPCG(seed, 9))
+	arrives := map[[2]int64]bool{}
+	pick := func(p crashdev.Pending) bool {
+		key := [2]int64{int64(p.Write), p.Off / block.Unit}
+		if _, known := arrives[key]; !known {
+			arrives[key] = r.IntN(2) == 0
+		}
+		return arrives[key]
+	}
+	for id := range d.data {
+		d.data[id] = d.data[id].CutPick(pick)
 		d.meta[id] = d.meta[id].Cut(seed + 1)
 	}
 }
