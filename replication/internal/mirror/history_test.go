@@ -452,6 +452,9 @@ func live(t *testing.T, seed uint64) {
 	p.quiet()
 	h.verify(true)
 	p.sameLegs()
+	if n := p.differences.Load(); n != 0 {
+		t.Errorf("%d proofs failed: the copies before them missed something", n)
+	}
 	if t.Failed() {
 		t.Logf("repeat: go test ./replication/internal/mirror -run TestRandomHistories -history.seed %d", seed)
 	}
