@@ -157,6 +157,7 @@ type Driver struct {
 	trail trail
 	wg    sync.WaitGroup
 	ctx   context.Context // of Run
+	leave func()          // ends the connection to duet-mirrord
 	done  chan struct{}   // closed when Run ends
 
 	cut func(membership.Effect) bool // of tests: the process dies before this effect
@@ -268,11 +269,15 @@ func (d *Driver) open() error {
 	if d.site.Mirror.Site != "" {
 		d.mirror.config = &d.site.Mirror
 	}
-	d.wg.Go(func() { d.mirror.run(d.ctx) })
+	// The connection outlives the loop: closing it under a call would look as if duet-mirrord did not confirm.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(d.ctx))
+	d.leave = cancel
+	d.wg.Go(func() { d.mirror.run(ctx) })
 	return nil
 }
 
 func (d *Driver) close() {
+	d.leave()
 	d.guard.stop()
 	if d.dog != nil {
 		d.dog.stop()
@@ -409,7 +414,7 @@ func (d *Driver) belong() error {
 	if site.Mirror.Site != "" {
 		cfg = &site.Mirror
 	}
-	ctx, cancel := context.WithTimeout(d.ctx, confirmTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), confirmTimeout)
 	defer cancel()
 	if err := d.mirror.configure(ctx, cfg); err != nil {
 		d.log.Error("duet-mirrord does not take its configuration", "error", err.Error())
