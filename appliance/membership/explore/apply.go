@@ -1,0 +1,299 @@
+package explore
+
+import (
+	"fmt"
+
+	m "duet/appliance/membership"
+	"duet/witness/register"
+)
+
+// Apply lets a happen. The error is a violated invariant.
+func (p *Params) Apply(w *World, a Action) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	if err = p.apply(w, a); err != nil {
+		return err
+	}
+	return p.Check(w)
+}
+
+func (p *Params) apply(w *World, a Action) error {
+	n := w.node(a.Node)
+	switch a.Kind {
+	case ActEffect:
+		return p.advance(w, a.Node)
+	case ActCrash:
+		w.Left.Crash--
+		w.crash(a.Node)
+	case ActBoot:
+		n.Up, n.Shot = true, false
+		return p.input(w, a.Node, m.Boot{Record: n.Disk})
+	case ActRestart:
+		return p.restart(w, a.Node, a.Arg == 1)
+	case ActConnect:
+		w.Left.Session--
+		w.Net = Net{Session: m.Session(w.Net.Count + 1), Count: w.Net.Count + 1}
+		for i := range w.N {
+			w.N[i].Out, w.N[i].Back = [volumes]Frame{}, [volumes]Frame{}
+		}
+	case ActLearn:
+		w.Net.Learned[a.Node] = true
+		return p.input(w, a.Node, m.Connected{Session: w.Net.Session})
+	case ActSuspect:
+		if w.holds(a.Node.Peer()) || !w.Net.Learned[a.Node.Peer()] && n.Core.Session == w.Net.Session {
+			w.Left.Cut--
+		}
+		return p.input(w, a.Node, m.PeerLost{Session: n.Core.Session})
+	case ActBeat:
+		return p.input(w, a.Node, m.Beat{})
+	case ActTimer:
+		n.Armed &^= 1 << a.Arg
+		return p.input(w, a.Node, m.Timer{Timer: m.TimerID(a.Arg)})
+	case ActWant:
+		return p.input(w, a.Node, m.Want{Resource: m.ResourceID(a.Arg)})
+	case ActFound:
+		if w.RID == 0 || !mutant("R27 register") {
+			w.RID, w.Reg = w.RID+1, register.Content{} // CREATE(site, 0, {})
+		}
+		return p.input(w, a.Node, founding(w.RID))
+	case ActTick:
+		w.tick(a.Arg)
+	case ActDeliver, ActDeliverBeat, ActWitness, ActReply:
+		return p.arrives(w, a)
+	case ActFenceHit, ActFenceUnknown, ActFenceLate, ActVerdict:
+		return p.fencing(w, a)
+	default:
+		return p.replication(w, a)
+	}
+	return nil
+}
+
+// restart of duetd: VMs, grants and lanes go on; what it was about to do is lost. The snapshot counts only when no
+// Persist was cut off (section 4).
+func (p *Params) restart(w *World, id m.Node, lose bool) error {
+	n := w.node(id)
+	w.Left.Restart--
+	var e m.Event = m.Resume{}
+	for _, q := range n.Queue {
+		if _, cut := q.(m.Persist); cut && !mutant("N23") {
+			e = m.Boot{Record: n.Disk}
+		}
+	}
+	n.strand(w)
+	n.Queue, n.Armed, n.Verdict, n.Proof = nil, 0, m.FenceResult{}, m.CopyDone{}
+	if lose {
+		w.Net.Q, w.Net.Beats = [2][queueMax]m.Message{}, [2][beatMax]m.Message{}
+	}
+	w.Net.Learned[id] = true
+	return p.input(w, id, e)
+}
+
+func (w *World) tick(which uint8) {
+	if which != 2 {
+		w.N[m.A].Clock++
+		w.Drift++
+	}
+	if which != 1 {
+		w.N[m.B].Clock++
+		w.Drift--
+	}
+	for i := range w.N { // the lease guard needs no core
+		n := &w.N[i]
+		if !n.live() {
+			n.Run = 0
+		}
+	}
+}
+
+func (p *Params) arrives(w *World, a Action) error {
+	from := a.Node.Peer()
+	switch a.Kind {
+	case ActDeliver:
+		q := &w.Net.Q[from]
+		msg := q[0]
+		if a.Arg == 1 {
+			w.Left.Dup--
+		} else {
+			copy(q[:], q[1:])
+			q[queueMax-1] = nil
+		}
+		return p.input(w, a.Node, m.Received{Session: w.Net.Session, Message: msg})
+	case ActDeliverBeat:
+		lane := &w.Net.Beats[from]
+		msg := lane[a.Arg%beatMax]
+		if a.Arg >= beatMax {
+			w.Left.Dup--
+		} else {
+			lane[a.Arg] = nil
+			packBeats(lane)
+		}
+		return p.input(w, a.Node, m.Received{Session: w.Net.Session, Message: msg})
+	case ActWitness:
+		x := w.Packets[a.Arg%packetMax]
+		if a.Arg >= packetMax {
+			w.Left.Dup--
+		} else {
+			w.Packets[a.Arg] = Packet{}
+		}
+		if x.RID == w.RID { // the answer of an older register would say only that it was never written
+			w.ask(x)
+		}
+		return nil
+	}
+	x := w.Packets[a.Arg]
+	w.Packets[a.Arg] = Packet{}
+	op := m.OpCAS
+	if x.Kind == PushReply {
+		op = m.OpPush
+	}
+	return p.input(w, a.Node, m.WitnessReply{Op: op, Nonce: x.Nonce, RID: rid(x.RID), Result: x.Result, Register: x.Content})
+}
+
+// ask runs the witness's own code.
+func (w *World) ask(x Packet) {
+	reg := register.Register{Content: w.Reg}
+	reply := Packet{Kind: CASReply, From: x.From, RID: x.RID, Nonce: x.Nonce, Result: m.WitnessFailed}
+	var done bool
+	if x.Kind == CASRequest {
+		expected := content(x.Expected)
+		if mutant("M2") && uint64(x.Content.Ep) > uint64(w.Reg.Epoch) { // "newer epoch" is enough
+			expected = w.Reg
+		}
+		reg, done, _ = reg.CAS(expected, content(x.Content))
+	} else {
+		reply.Kind = PushReply
+		reg, done, _ = reg.Push(register.Epoch(x.Content.Ep))
+	}
+	if done {
+		reply.Result = m.WitnessOK
+	}
+	w.Reg = reg.Content
+	reply.Content = m.RegisterContent{Ep: m.Epoch(reg.Content.Epoch), Set: m.Set(reg.Content.Set)}
+	w.packet(reply)
+}
+
+func content(c m.RegisterContent) register.Content {
+	return register.Content{Epoch: register.Epoch(c.Ep), Set: register.Set(c.Set)}
+}
+
+func (p *Params) fencing(w *World, a Action) error {
+	n, peer := w.node(a.Node), a.Node.Peer()
+	attempt := n.FenceOut
+	switch a.Kind {
+	case ActFenceHit:
+		n.FenceOut, n.Verdict = 0, m.FenceResult{Attempt: attempt, Verdict: m.Confirmed}
+		w.shoot(peer)
+	case ActFenceUnknown:
+		w.Left.Unknown--
+		n.FenceOut, n.Verdict = 0, m.FenceResult{Attempt: attempt, Verdict: m.Unknown}
+		if a.Arg == 1 {
+			w.shoot(peer)
+		}
+	case ActFenceLate:
+		if n.Late == Cancelled {
+			w.Left.Late--
+		}
+		n.Late = NoStray
+		w.shoot(peer)
+	case ActVerdict:
+		v := n.Verdict
+		n.Verdict = m.FenceResult{}
+		return p.input(w, a.Node, v)
+	}
+	return nil
+}
+
+func (w *World) shoot(id m.Node) {
+	n := w.node(id)
+	if !n.Up {
+		return
+	}
+	dying := n.FenceOut != 0
+	w.crash(id)
+	n.Shot = true
+	if dying {
+		n.Late = Dying
+	}
+}
+
+func (p *Params) replication(w *World, a Action) error {
+	n, peer, v := w.node(a.Node), w.node(a.Node.Peer()), int(a.Arg)
+	switch a.Kind {
+	case ActCopy:
+		w.copyLegs(a.Node)
+	case ActProof:
+		e := n.Proof
+		n.Proof = m.CopyDone{}
+		return p.input(w, a.Node, e)
+	case ActWrite:
+		if n.Pend[v] == 0 {
+			w.Left.Write--
+			w.Writes++
+			n.Pend[v] = w.Writes
+		}
+		if n.Leg[v] > n.Pend[v] {
+			return fmt.Errorf("I3b in-order: write %d over %d on leg %v of volume %d", n.Pend[v], n.Leg[v], a.Node, v)
+		}
+		n.Leg[v] = n.Pend[v]
+		if n.Grant.Mode == m.Paired {
+			n.Out[v], n.Back[v] = Frame{n.Pend[v], n.Grant.Session, n.Grant.Epoch}, Frame{}
+		}
+	case ActFrame:
+		f := peer.Out[v]
+		if n.Leg[v] > f.Write {
+			return fmt.Errorf("I3b in-order: write %d over %d on leg %v of volume %d", f.Write, n.Leg[v], a.Node, v)
+		}
+		n.Leg[v] = f.Write
+		peer.Out[v], peer.Back[v] = Frame{}, f
+	case ActAck:
+		if n.Leg[v] < n.Pend[v] || peer.Leg[v] < n.Pend[v] {
+			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on legs %d and %d", n.Pend[v], v, n.Leg[v], peer.Leg[v])
+		}
+		w.acknowledge(a.Node, v)
+	case ActAlone:
+		if n.Grant.Mode == m.Paired && peer.Leg[v] < n.Pend[v] {
+			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on one leg", n.Pend[v], v)
+		}
+		w.acknowledge(a.Node, v)
+	}
+	return nil
+}
+
+func (w *World) acknowledge(id m.Node, v int) {
+	n := w.node(id)
+	w.Acked[v] = max(w.Acked[v], n.Pend[v])
+	n.Pend[v], n.Out[v], n.Back[v] = 0, Frame{}, Frame{}
+}
+
+// copyLegs: from the solo node; between two members each volume from its owner, as the coordinator knows it.
+func (w *World) copyLegs(id m.Node) {
+	n, t := w.node(id), w.node(id.Peer())
+	for v := range volumes {
+		if mutant("M16") && n.Grant.Mode == m.Resolving {
+			continue
+		}
+		if n.Grant.Mode == m.Solo || n.ownsVolume(v) {
+			t.Leg[v] = n.Leg[v]
+		} else {
+			n.Leg[v] = t.Leg[v]
+		}
+	}
+	proof := m.CopyDone{Session: n.CopyOut, Digest: m.Digest{n.Leg[0], n.Leg[1]}}
+	n.Proof, t.Proof = proof, proof
+	n.Hold, t.Hold = true, true
+	n.CopyOut = 0
+}
+
+func founding(k uint8) m.Found {
+	f := m.Found{Site: theSite, Arb: m.Arb{Kind: m.ArbWitness, RID: rid(k)}}
+	for r := range resources {
+		f.Owners[r] = m.Owner{Node: m.A, Version: 1}
+	}
+	for v := range volumes {
+		f.Legs[v] = m.VolumeLegs{Set: m.Both, Version: 1}
+	}
+	return f
+}
