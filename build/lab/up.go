@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"duet/build/lab/core"
+	"duet/build/lab/drive"
 )
 
 // Defaults of Options.
@@ -102,6 +103,9 @@ func (o *Options) fill() error {
 	}
 	if strings.ContainsAny(o.State, ",:\\") {
 		return fmt.Errorf("state folder %s: an overlay takes no path with comma, colon or backslash", o.State)
+	}
+	if _, err := drive.ParseSurvival(o.Cache); err != nil {
+		return err
 	}
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
