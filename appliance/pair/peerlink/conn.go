@@ -267,6 +267,10 @@ func (l *Link) dialPath(ctx context.Context, path int) {
 	p := l.cfg.Paths[path]
 	wait := l.cfg.Timing.BackoffMin
 	for ctx.Err() == nil {
+		if !l.mayUse(path) {
+			pause(ctx, l.cfg.Timing.BackoffMin)
+			continue
+		}
 		raw, err := dial(ctx, p, l.cfg.Port, l.cfg.Timing.DialTimeout)
 		admitted := false
 		if err == nil {
@@ -279,6 +283,13 @@ func (l *Link) dialPath(ctx context.Context, path int) {
 		}
 		pause(ctx, wait)
 	}
+}
+
+// mayUse: before a peer is pinned only a path inside the chassis can lead to one.
+func (l *Link) mayUse(path int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pin.Key != nil || l.cfg.Paths[path].Chassis
 }
 
 func dial(ctx context.Context, p Path, port int, timeout time.Duration) (net.Conn, error) {

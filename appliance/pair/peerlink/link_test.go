@@ -181,7 +181,7 @@ func TestSessionOverTwoPaths(t *testing.T) {
 func TestFreshNodesMeetInsideTheChassisOnly(t *testing.T) {
 	a, b, _ := twoLinks(t, false)
 	until(t, "one session on both sides", func() bool { return a.session() != 0 && a.session() == b.session() })
-	if p := a.link.Paths(); p[1].Connected || !p[0].Connected {
+	if p := a.link.Paths(); p[1].Connected || !p[0].Connected || p[1].Refused != 0 || b.link.Paths()[1].Refused != 0 {
 		t.Fatalf("paths %+v", p)
 	}
 	a.mu.Lock()
