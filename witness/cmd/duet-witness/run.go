@@ -64,21 +64,21 @@ func dispatch(ctx context.Context, verb string, args []string, stdout, stderr io
 	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	var do func() error
-	var required []*string
+	var required []string
 	switch verb {
 	case "serve":
 		flags.StringVar(&c.listen, "listen", "", "address to listen on")
 		flags.BoolVar(&c.newIdentity, "new-identity", false, "set all registers aside")
-		required = []*string{&c.data, &c.listen}
+		required = []string{"data", "listen"}
 		do = func() error { return c.serve(ctx, slog.New(slog.NewTextHandler(stderr, nil))) }
 	case "enroll":
 		flags.StringVar(&c.name, "name", "", "name of the site")
 		flags.StringVar(&c.keyA, "key-a", "", "public key of node a")
 		flags.StringVar(&c.keyB, "key-b", "", "public key of node b")
-		required = []*string{&c.data, &c.name, &c.keyA, &c.keyB}
+		required = []string{"data", "name", "key-a", "key-b"}
 		do = func() error { return c.enroll() } // not a method value: it would copy c before the flags are parsed
 	case "key":
-		required = []*string{&c.data}
+		required = []string{"data"}
 		do = func() error { return c.printKey(stdout) }
 	case "version":
 		fmt.Fprintln(stdout, "duet-witness", version())
@@ -97,9 +97,9 @@ func dispatch(ctx context.Context, verb string, args []string, stdout, stderr io
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%w: %q is too much", errUsage, flags.Arg(0))
 	}
-	for _, value := range required {
-		if *value == "" {
-			return fmt.Errorf("%w: a required option is missing", errUsage)
+	for _, name := range required {
+		if flags.Lookup(name).Value.String() == "" {
+			return fmt.Errorf("%w: --%s is missing", errUsage, name)
 		}
 	}
 	if err := c.prepare(); err != nil {
