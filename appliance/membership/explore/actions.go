@@ -180,7 +180,7 @@ func (p *Params) core(w *World, id m.Node, out []Action) []Action {
 		out = append(out, Action{ActProof, id, 0})
 	}
 	out = p.timers(w, id, out)
-	if p.Beats && s.Committed() && s.Lease < n.Clock+s.Cfg.Lease && (!p.OneBeat || id == m.A && s.Beats[0].Nonce == 0) {
+	if p.Beats && s.Committed() && s.Lease < n.Clock+s.Cfg.Lease && (!p.OneBeat || s.Beats[0].Nonce == 0) && (!p.OneSide || id == m.A) {
 		out = append(out, Action{ActBeat, id, 0})
 	}
 	if p.Start == FromFresh && id == m.A && s.Fresh() && s.Session != 0 && s.Peer.Fresh && s.Copy == m.CopyIdle {

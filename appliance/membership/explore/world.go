@@ -123,7 +123,8 @@ type Params struct {
 	Name    string
 	Clocks  bool // time passes; leases end. Without: fencing is the only way to take over
 	Beats   bool
-	OneBeat bool // only a beats, and only when nothing of its last beat is on its way
+	OneBeat bool // a node beats only when nothing of its last beat is on its way
+	OneSide bool // only a beats
 	Eager   bool // the first barrier of a Step happens with it (sound without clocks, saves states)
 	Witness bool // it answers
 	Link    bool // sessions can begin

@@ -26,11 +26,11 @@ var (
 			Budget: Budget{Cut: 1, Session: 2}}),
 		world(Params{Name: "lease-end", Start: FromPaired, Clocks: true, Eager: true, Witness: true, NoFence: true,
 			Budget: Budget{Cut: 1, Skew: 1}}),
-		world(Params{Name: "lease", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, Eager: true, Witness: true, NoFence: true,
+		world(Params{Name: "lease", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, OneSide: true, Eager: true, Witness: true, NoFence: true,
 			Budget: Budget{Cut: 1, Skew: 1}}),
 	}
 	Deep = []*Params{
-		world(Params{Name: "clocks", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, Eager: true, Witness: true,
+		world(Params{Name: "clocks", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, OneSide: true, Eager: true, Witness: true,
 			Link: true, Budget: Budget{Crash: 1, Cut: 1, Unknown: 1, Session: 1, Skew: 1}}),
 		world(Params{Name: "effects", Start: FromPaired, Witness: true, Link: true,
 			Budget: Budget{Crash: 1, Cut: 2, Dup: 1, Unknown: 1, Restart: 1, Write: 1, Session: 2}}),
