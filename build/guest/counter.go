@@ -1,0 +1,64 @@
+package guest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+// The counter's place on the disk: Slots blocks from the start, number n in block n mod Slots.
+const (
+	BlockSize = 4096
+	Slots     = 64
+)
+
+const magic = 0x64756574_67756573 // "duetgues"
+
+// Encode fills one block with number n: magic, n, the same bytes all over, and a CRC over everything.
+func Encode(block []byte, n uint64) {
+	for i := 0; i < BlockSize; i += 8 {
+		binary.LittleEndian.PutUint64(block[i:], n^uint64(i)<<32)
+	}
+	binary.LittleEndian.PutUint64(block[0:], magic)
+	binary.LittleEndian.PutUint64(block[8:], n)
+	binary.LittleEndian.PutUint32(block[BlockSize-4:], crc32.ChecksumIEEE(block[:BlockSize-4]))
+}
+
+// decode reads one block: its number, 0 for an untouched one, or an error for anything that was never written.
+func decode(block []byte) (uint64, error) {
+	zero := true
+	for _, b := range block {
+		zero = zero && b == 0
+	}
+	if zero {
+		return 0, nil
+	}
+	if binary.LittleEndian.Uint64(block) != magic ||
+		binary.LittleEndian.Uint32(block[BlockSize-4:]) != crc32.ChecksumIEEE(block[:BlockSize-4]) {
+		return 0, fmt.Errorf("torn or foreign block %x", block[:16])
+	}
+	return binary.LittleEndian.Uint64(block[8:]), nil
+}
+
+// Last finds the newest number on a disk's first Slots blocks. Every number is on the disk before the next one is
+// written, so each slot must hold the newest number that belongs to it: an older one, or a torn block, is damage.
+func Last(disk []byte) (uint64, error) {
+	var numbers [Slots]uint64
+	var last uint64
+	for i := range numbers {
+		n, err := decode(disk[i*BlockSize : (i+1)*BlockSize])
+		if err != nil {
+			return 0, fmt.Errorf("slot %d: %w", i, err)
+		}
+		if n != 0 && n%Slots != uint64(i) {
+			return 0, fmt.Errorf("slot %d holds number %d of another slot", i, n)
+		}
+		numbers[i], last = n, max(last, n)
+	}
+	for n := last; n > 0 && n+Slots > last; n-- {
+		if numbers[n%Slots] != n {
+			return 0, fmt.Errorf("the newest number is %d, but slot %d holds %d", last, n%Slots, numbers[n%Slots])
+		}
+	}
+	return last, nil
+}

@@ -1,0 +1,91 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+
+	"duet/build/probe"
+)
+
+// probeBlocks is how much of the probe volume is used: enough to have cold and hot blocks, little enough to be read
+// back after every episode.
+const probeBlocks = 4096
+
+// probeLoad runs the block client in the node that owns the probe volume, and keeps its history over all nodes.
+type probeLoad struct {
+	site    *Site
+	node    string
+	runs    int
+	history probe.History
+	cancel  context.CancelFunc
+	done    chan error
+	log     string
+}
+
+// start begins writing on node; what was acknowledged before stays known.
+func (p *probeLoad) start(node string) error {
+	p.runs++
+	p.node = node
+	name := fmt.Sprintf("/var/log/duet/probe-%d.log", p.runs)
+	p.log = p.site.nodeFile(node, name)
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel, p.done = cancel, make(chan error, 1)
+	go func() {
+		_, err := p.site.Lab.Exec(ctx, node, "scenario", "probe",
+			"-export", ProbeVolume, "-log", name, "-blocks", strconv.Itoa(probeBlocks),
+			"-first", strconv.FormatUint(p.history.Last+1, 10))
+		p.done <- err
+	}()
+	return nil
+}
+
+// stop ends the writer, if one runs, and takes its log into the history.
+func (p *probeLoad) stop() {
+	if p.cancel == nil {
+		return
+	}
+	p.cancel()
+	<-p.done
+	p.cancel = nil
+}
+
+// collect stops the writer and reads what it noted.
+func (p *probeLoad) collect() error {
+	if p.cancel == nil {
+		return nil
+	}
+	p.stop()
+	return p.read(&p.history)
+}
+
+// peek is the history as of now, while the writer goes on.
+func (p *probeLoad) peek() (probe.History, error) {
+	var h probe.History
+	err := p.read(&h)
+	return h, err
+}
+
+func (p *probeLoad) read(h *probe.History) error {
+	f, err := os.Open(p.log)
+	if err != nil {
+		return fmt.Errorf("probe log: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return h.Load(f)
+}
+
+// lost reads the export back on its owner and compares it with all that was acknowledged.
+func (p *probeLoad) lost(ctx context.Context, node string) ([]string, error) {
+	text, err := p.site.Lab.Exec(ctx, node, "scenario", "readback", "-export", ProbeVolume, "-blocks", strconv.Itoa(probeBlocks))
+	if err != nil {
+		return nil, fmt.Errorf("reading the probe volume back on %s: %w", node, err)
+	}
+	var contents []probe.Content
+	if err := json.Unmarshal(text, &contents); err != nil {
+		return nil, fmt.Errorf("readback on %s: %w", node, err)
+	}
+	return p.history.Lost(contents), nil
+}
