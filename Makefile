@@ -6,7 +6,7 @@ SHELL      := /bin/bash
 # Only the shipped daemons are linked statically: they must run in any root file system.
 GO         ?= go
 DAEMONS    := ./replication/cmd/duet-mirrord ./appliance/cmd/duetd ./appliance/cmd/duet ./witness/cmd/duet-witness
-TOOLS      := ./build/cmd/scenario ./build/cmd/guest-init
+TOOLS      := ./build/cmd/lab ./build/cmd/scenario ./build/cmd/guest-init
 T          ?= 10s
 N          ?= 100
 SEED       ?= 0

@@ -35,6 +35,9 @@ const (
 	Client  = "client"
 )
 
+// BinDir is where every machine finds the programs of Options.Bin.
+const BinDir = ns.BinDir
+
 // Unit is a service of a machine's init.
 type (
 	Unit   = ns.Unit

@@ -94,7 +94,7 @@ func cutOwner(name string) func(context.Context, *Site, *Report) error {
 
 // takenOver waits until the survivor's guest counts on, and looks for losses.
 func (s *Site) takenOver(ctx context.Context, name, dead, survivor string, boots int, r *Report) error {
-	if err := s.probe.collect(); err != nil {
+	if err := s.probe.collect(ctx); err != nil {
 		return err
 	}
 	acked, err := s.console(dead)

@@ -42,7 +42,7 @@ func (p *probeLoad) start(node string) error {
 	return nil
 }
 
-// stop ends the writer, if one runs, and takes its log into the history.
+// stop ends the writer, if one runs.
 func (p *probeLoad) stop() {
 	if p.cancel == nil {
 		return
@@ -52,12 +52,26 @@ func (p *probeLoad) stop() {
 	p.cancel = nil
 }
 
-// collect stops the writer and reads what it noted.
-func (p *probeLoad) collect() error {
+// collect ends the writer and takes what it noted into the history. A writer that still lived while its log is read
+// would issue writes that nobody knows of: it is waited for, and a node without power has none.
+func (p *probeLoad) collect(ctx context.Context) error {
 	if p.cancel == nil {
 		return nil
 	}
 	p.stop()
+	if err := p.site.wait(ctx, "the end of the probe on "+p.node, takeoverLimit, func() (bool, string) {
+		st, err := p.site.Lab.Status(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		if st.Machines[p.node].Power != "on" {
+			return true, ""
+		}
+		_, err = p.site.Lab.Exec(ctx, p.node, "sh", "-c", "! pgrep -x scenario")
+		return err == nil, fmt.Sprint(err)
+	}); err != nil {
+		return err
+	}
 	return p.read(&p.history)
 }
 

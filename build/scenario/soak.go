@@ -68,7 +68,7 @@ func (c cycle) play(ctx context.Context, s *Site, _ *Report) error {
 	}
 	if c.node == owner {
 		// The writer died with its node; what it was told is read before the node comes back.
-		if err := s.probe.collect(); err != nil {
+		if err := s.probe.collect(ctx); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,7 @@ func (s *Site) verdict(ctx context.Context, r *Report) error {
 	if err != nil {
 		return err
 	}
-	if err := s.probe.collect(); err != nil {
+	if err := s.probe.collect(ctx); err != nil {
 		return err
 	}
 	lost, err := s.probe.lost(ctx, owner)

@@ -1,5 +1,9 @@
 // Command guest-init is PID 1 of the lab's tiny guest: it loads the virtio modules, finds its disk, and counts on it for
-// ever (package build/guest). It speaks on the serial console: RESUME, ACK, BAD, and why it cannot go on.
+// ever (package build/lab/guest).
+//
+// It speaks on the serial console, one line each: "RESUME n" after a boot, with the newest number found on the disk;
+// "ACK n" when the write of n was synced; "BAD why" when the disk does not hold what it must, or when anything else
+// keeps it from counting; then it powers off, so that a guest that cannot judge never looks like one that found nothing.
 package main
 
 import (
@@ -12,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"duet/build/guest"
+	"duet/build/lab/guest"
 )
 
 // every is the pause between two numbers.
@@ -73,7 +77,7 @@ func openDisk(name string) (int, error) {
 		if time.Now().After(deadline) {
 			return -1, fmt.Errorf("disk %s: %w", name, err)
 		}
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a guest without anything to wait on
+		<-time.After(10 * time.Millisecond) // the driver probes by itself; there is nothing to wait on
 	}
 }
 
@@ -92,6 +96,8 @@ func count(disk int, console io.Writer) error {
 	}
 	fmt.Fprintf(console, "RESUME %d\n", last)
 	block := buf[:guest.BlockSize]
+	pace := time.NewTicker(every)
+	defer pace.Stop()
 	for n := last + 1; ; n++ {
 		guest.Encode(block, n)
 		if _, err := unix.Pwrite(disk, block, int64(n%guest.Slots)*guest.BlockSize); err != nil {
@@ -101,6 +107,6 @@ func count(disk int, console io.Writer) error {
 			return fmt.Errorf("sync of %d: %w", n, err)
 		}
 		fmt.Fprintf(console, "ACK %d\n", n)
-		time.Sleep(every) //nolint:forbidigo // the guest's pace is its purpose
+		<-pace.C
 	}
 }
