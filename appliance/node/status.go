@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"duet/appliance/api"
-	"duet/appliance/event"
 	"duet/appliance/internal/boottime"
 	"duet/appliance/membership"
 	"duet/appliance/outlook"
@@ -15,7 +14,6 @@ import (
 	"duet/appliance/pair/peerlink"
 	"duet/appliance/site"
 	"duet/appliance/vms"
-	"duet/ipmi/fence"
 	"duet/replication/control"
 )
 
@@ -332,119 +330,4 @@ func (n *Node) whyStopped(f facts) string {
 		return "this node may not run anything now"
 	}
 	return "it is being started"
-}
-
-// fenceWays is what would give evidence now: about the peer as seen by the last look, about this node as far as it is
-// known here: proven by the peer's test.
-func (n *Node) fenceWays(f facts) (peer, self outlook.Fence) {
-	fresh := time.Since(f.fence.asked) < fenceStale
-	for _, p := range f.fence.status.Paths {
-		ok := fresh && p.Fault == nil && p.State != fence.PathUnknown
-		switch p.Kind {
-		case "bmc":
-			peer.BMC = ok
-		case "outlets":
-			peer.Outlets = ok && f.runtime.OutletsProven[n.peer().String()]
-		}
-	}
-	me := n.self.String()
-	self.BMC = f.runtime.BMCProven[me]
-	self.Outlets = f.runtime.OutletsProven[me]
-	return peer, self
-}
-
-func (n *Node) fenceFacts(f facts) api.Fence {
-	out := api.Fence{Paths: []api.FencePath{}}
-	peer := n.peer().String()
-	for _, p := range f.fence.status.Paths {
-		a := api.FencePath{Node: peer, Kind: string(p.Kind), Target: p.Address, State: "ready", AgeMS: -1}
-		if p.Kind == "outlets" {
-			a.Target = fmt.Sprintf("%v at %s", p.Outlets, p.Address)
-			a.Proven = f.runtime.OutletsProven[peer]
-		} else {
-			a.Proven = f.runtime.BMCProven[peer]
-		}
-		if !p.Checked.IsZero() {
-			a.AgeMS = time.Since(p.Checked).Milliseconds()
-		}
-		switch {
-		case p.Fault != nil:
-			a.State, a.Problem = "silent", p.Fault.What
-		case p.State == fence.PathUnknown:
-			a.State = "unknown"
-		case !a.Proven:
-			a.State = "unproven"
-		}
-		out.Paths = append(out.Paths, a)
-	}
-	for _, m := range n.driver.Moments() {
-		var verdict string
-		if _, err := fmt.Sscanf(m.What, "fence %s", &verdict); err == nil {
-			out.Last = &api.Evidence{
-				Node: peer, Verdict: verdict, By: firstWord(m.Detail), Epoch: uint64(f.view.State.Rec.Ep), At: m.Wall, Detail: m.Detail,
-			}
-		}
-	}
-	return out
-}
-
-func firstWord(s string) string {
-	var w string
-	_, _ = fmt.Sscan(s, &w)
-	return w
-}
-
-// faultFacts are the faults that the facts show now, and those that an event raised.
-func (n *Node) faultFacts(f facts) []api.Fault {
-	var out []api.Fault
-	add := func(fault *event.Fault) { out = append(out, apiFault(fault, time.Time{})) }
-	st, self, peer := f.view.State, n.self.String(), n.peer().String()
-	switch {
-	case !f.founded:
-		add(event.New(event.NotFounded, "node", self))
-	case st.Mode == membership.Frozen || st.Mode == membership.Init:
-		add(event.New(event.FrozenWaits, "node", self, "waits_for", n.waitsFor(f)))
-	case st.Mode == membership.Solo && st.Session == 0:
-		add(event.New(event.PeerOff, "peer", peer, "since", "the last loss", "node", self))
-	case st.Session != 0 && !f.view.LaneUp && st.Mode == membership.Paired:
-		add(event.New(event.NoDataLane, "peer", peer))
-	}
-	if !f.mirrorUp {
-		add(event.New(event.MirrorDown, "node", self))
-	}
-	if f.founded && f.doc.Witness != nil && !f.witness.ok && !f.witness.asked.IsZero() {
-		add(event.New(event.WitnessSilent, "address", f.doc.Witness.Address, "seconds", sinceSeconds(f.witness.answered)))
-	}
-	if !f.view.Watchdog {
-		add(event.New(event.WatchdogMissing, "device", orNone(n.boot.Watchdog), "reason", "it is not armed"))
-	}
-	for _, a := range n.faults.list() {
-		out = append(out, apiFault(a.fault, a.since))
-	}
-	return out
-}
-
-func sinceSeconds(t time.Time) string {
-	if t.IsZero() {
-		return "a long time, more than any"
-	}
-	return fmt.Sprint(int(time.Since(t).Seconds()))
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "(none configured)"
-	}
-	return s
-}
-
-func apiFault(f *event.Fault, since time.Time) api.Fault {
-	a := api.Fault{
-		Code: string(f.Code), Severity: event.Lookup(f.Code).Severity.String(), What: f.What(), Why: f.Why(), Next: f.Next(),
-		Command: f.Command(), Args: f.Args,
-	}
-	if !since.IsZero() {
-		a.Since = &since
-	}
-	return a
 }
