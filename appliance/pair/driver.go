@@ -129,6 +129,9 @@ func (d *Driver) Run(ctx context.Context, site Site) (err error) {
 		return err
 	}
 	defer d.close()
+	if err := d.holdTheLease(); err != nil {
+		return d.stopServing(err)
+	}
 	if err := d.awaitMirror(ctx); err != nil {
 		return err
 	}
@@ -179,6 +182,19 @@ func (d *Driver) close() {
 	if d.dog != nil {
 		d.dog.stop()
 	}
+}
+
+// holdTheLease: duet-mirrord may take long to answer, and until then the core decides nothing. What runs here from
+// before has no right beyond the lease of the snapshot, and none at all without a snapshot (R1).
+func (d *Driver) holdTheLease() error {
+	switch {
+	case d.resumed && d.state.Mode == membership.Solo:
+		return nil
+	case d.resumed && d.now() < d.state.Lease:
+		d.guard.set(d.state.Lease)
+		return nil
+	}
+	return d.stop(membership.Stop{All: true})
 }
 
 // awaitMirror: at the start a duet-mirrord of before may still serve under the grant of an earlier duetd. Nothing is

@@ -438,3 +438,41 @@ func TestStopFails(t *testing.T) {
 		t.Errorf("resets %q, watchdog held %v", r.resets, d.pets.hold.Load())
 	}
 }
+
+// Until duet-mirrord answers nothing is decided, and nothing of before may run without a right.
+func TestNothingRunsUnguardedBeforeTheMirrorAnswers(t *testing.T) {
+	r := newRig(t)
+	r.guests.running = 0b010
+	cfg := r.config(r.path("nobody.sock"))
+	d, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = d.Run(ctx, r.site()) }()
+	until(t, "everything is killed", r.guests.Idle)
+	cancel()
+	<-done
+
+	// With a snapshot that has a running lease, at its end.
+	r.guests.running = 0b010
+	st := d.View().State
+	st.Mode, st.Session, st.Lease = membership.Paired, 1, d.now()+200e6
+	if err := writeSnapshot(r.dir, snapshot{BootID: r.boot, Seq: st.Rec.Seq, State: st}); err != nil {
+		t.Fatal(err)
+	}
+	d, err = New(r.config(r.path("nobody.sock")))
+	if err != nil || !d.resumed {
+		t.Fatal(err, d.resumed)
+	}
+	ctx, cancel = context.WithCancel(context.Background())
+	done = make(chan struct{})
+	go func() { defer close(done); _ = d.Run(ctx, r.site()) }()
+	until(t, "everything is killed", r.guests.Idle)
+	if d.now() < st.Lease {
+		t.Error("killed before the end of the lease")
+	}
+	cancel()
+	<-done
+}
