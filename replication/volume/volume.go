@@ -330,7 +330,10 @@ func (v *Volume) InStep(l *link.Lane) {
 func (v *Volume) consider() {
 	f := v.facts
 	alone := f.Self && !f.Peer && (f.Mode == control.Solo || f.Mode == control.Paired)
-	if alone && f.Ready && !f.Failed && !f.Excluded && !v.excluding && !v.closed && f.Role == stage.NoCopy {
+	// A copy may have begun before the exclusion was durable; its source waits for it. After the hold began only
+	// the next grant decides.
+	open := f.Role == stage.NoCopy || f.Role == stage.Source && f.Phase == stage.Exchange
+	if alone && open && f.Ready && !f.Failed && !f.Excluded && !v.excluding && !v.closed {
 		v.excluding = true
 		v.wg.Add(1)
 		go v.exclude(v.right)

@@ -42,6 +42,9 @@ func (r *record) same(o *record) bool {
 
 // digest of what a decision depends on.
 func digest(l handshake.Leg) [sha256.Size]byte {
+	if l.Right.Legs != 3 {
+		l.DirtyBlocks, l.InFlightBlocks, l.SuspectBlocks = 0, 0, 0 // the grant alone gives the direction
+	}
 	l.DirtyBlocks, l.InFlightBlocks, l.SuspectBlocks = min(l.DirtyBlocks, 1), min(l.InFlightBlocks, 1), min(l.SuspectBlocks, 1)
 	return sha256.Sum256(encode(l))
 }
@@ -300,6 +303,7 @@ func (m *Mirror) heardDecision(d decision, answer bool) error {
 	if !d.Agreed {
 		m.opts.Log.Info("decision is stale", "volume", e.id, "row", d.Decision.Row, "own", own.Row)
 		m.post(link.Decide, link.Last, d)
+		e.mine = nil // tell again, whatever it says: node a waits for it
 		m.tell(e)
 		return nil
 	}
@@ -338,14 +342,21 @@ func (m *Mirror) adopt(e *entry, d handshake.Decision, p purpose) error {
 	case handshake.InSync:
 		e.vol.InStep(m.lane)
 	case handshake.Found, handshake.Copy:
-		if control.Node(d.Source) == m.config.Node {
-			return m.beginSource(e, d, p)
+		if err := m.begin(e, d, p); err != nil {
+			return err
 		}
-		excluded := !control.Set(e.mine.Leg.Right.Legs).Has(m.config.Node)
-		return e.vol.BeginSink(m.lane, meta.Generation(e.theirs.Leg.Current), excluded)
 	case handshake.Wait:
 	}
-	return nil
+	return m.advance()
+}
+
+// begin takes this node's part in a copy.
+func (m *Mirror) begin(e *entry, d handshake.Decision, p purpose) error {
+	if control.Node(d.Source) == m.config.Node {
+		return m.beginSource(e, d, p)
+	}
+	excluded := !control.Set(e.mine.Leg.Right.Legs).Has(m.config.Node)
+	return e.vol.BeginSink(m.lane, meta.Generation(e.theirs.Leg.Current), excluded)
 }
 
 func encode(v any) []byte {

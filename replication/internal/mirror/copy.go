@@ -165,7 +165,7 @@ func (m *Mirror) beginSource(e *entry, d handshake.Decision, p purpose) error {
 		return nil
 	}
 	m.copy.sources[e.id] = w
-	return m.advance()
+	return nil
 }
 
 // generation that the volume has after the copy.
