@@ -317,3 +317,27 @@ func TestDiskErrorHoldsAndSays(t *testing.T) {
 		t.Fatalf("a client that left got %v", err)
 	}
 }
+
+// Proves: replication.md P2. What a flush covered survives on each leg by itself, when its drive loses all it may.
+func TestFlushIsDurableOnBothLegs(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	a := p.nodes[0]
+	a.awaitStage("paired")
+	id, err := parseID(testVolume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for with := byte(1); with < 20; with++ {
+		a.write(0, with, 4096)
+		a.flush()
+		for n, h := range p.nodes {
+			h.drive.mu.Lock()
+			left := h.drive.data[id].CutPick(func(crashdev.Pending) bool { return false })
+			h.drive.mu.Unlock()
+			if got := left.Contents()[0]; got != with {
+				t.Fatalf("node %c holds %d after the flush of %d", 'a'+n, got, with)
+			}
+		}
+	}
+}
