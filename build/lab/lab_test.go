@@ -161,7 +161,7 @@ func TestIdentities(t *testing.T) {
 			t.Errorf("%s is %s on both nodes", what, a[i])
 		}
 	}
-	sh(t, l, lab.A, "echo upper > /root/kept; echo tmp > /run/lost; mkdir -p /data/x && echo data > /data/x/kept && sync")
+	sh(t, l, lab.A, "echo upper > /root/kept; echo tmp > /run/lost; mkdir -p /data/x && echo data > /data/x/kept && sync -f /data")
 	do(t, l.Cycle(t.Context(), lab.A))
 	again := strings.Fields(sh(t, l, lab.A, script))
 	if again[0] == a[0] {

@@ -67,7 +67,7 @@ func TestDriveTruth(t *testing.T) {
 	t.Parallel()
 	l := up(t, lab.Options{Cache: "drop"})
 	// The files are laid out and synced first, so that only data, no metadata, decides.
-	sh(t, l, lab.A, `cd /pool; for f in plain sync fua; do dd if=/dev/zero of=$f bs=4096 count=64 conv=fsync status=none; done; sync
+	sh(t, l, lab.A, `cd /pool; for f in plain sync fua; do dd if=/dev/zero of=$f bs=4096 count=64 conv=fsync status=none; done; sync -f /pool
 		y() { tr '\0' "$1" </dev/zero | head -c 4096; }
 		y 1 | dd of=plain oflag=direct conv=notrunc bs=4096 status=none
 		y 2 | dd of=sync oflag=direct conv=notrunc,fsync bs=4096 status=none
@@ -95,12 +95,12 @@ func TestCutUnderHangingDrive(t *testing.T) {
 	began := time.Now()
 	do(t, l.Call(t.Context(), nil, "disk", "a.1", "ok")) // the fault is the drive's; a new power-on must not inherit it
 	do(t, l.Call(t.Context(), nil, "disk", "a.1", "hang"))
-	sh(t, l, lab.A, "(sync /pool >/dev/null 2>&1 &) ; (dd if=/dev/zero of=/pool/g bs=4096 count=9 oflag=direct conv=fsync >/dev/null 2>&1 &) ; sleep 0.2")
+	sh(t, l, lab.A, "(sync -f /pool >/dev/null 2>&1 &) ; (dd if=/dev/zero of=/pool/g bs=4096 count=9 oflag=direct conv=fsync >/dev/null 2>&1 &) ; sleep 0.2")
 	do(t, l.Cut(t.Context(), lab.A))
 	do(t, l.Call(t.Context(), nil, "disk", "a.1", "ok"))
 	do(t, l.On(t.Context(), lab.A)) // waits until nothing of the former life is left
 	t.Logf("cut and on under a hanging drive took %v", time.Since(began))
-	sh(t, l, lab.A, "touch /pool/alive && sync")
+	sh(t, l, lab.A, "touch /pool/alive && sync -f /pool")
 }
 
 const ipmi = "ipmitool -I lanplus -C 17 -N 1 -R 1 -U fence -P lab-only-4711 -L operator -H "
@@ -224,7 +224,7 @@ func TestLegs(t *testing.T) {
 	t.Parallel()
 	l := up(t, lab.Options{})
 	for _, node := range []string{lab.A, lab.B} {
-		sh(t, l, node, "mkdir /pool/v1 && yes duet | head -c 5246976 > /pool/v1/data && sync")
+		sh(t, l, node, "mkdir /pool/v1 && yes duet | head -c 5246976 > /pool/v1/data && sync -f /pool")
 	}
 	c, err := l.CompareLegs(t.Context())
 	do(t, err)
