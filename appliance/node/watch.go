@@ -75,11 +75,15 @@ func take(c chan struct{}) bool {
 
 func give(c chan struct{}) { <-c }
 
+// witnessDue: a connection that broke is news about a witness that was thought to be there.
 func (w *watch) witnessDue() bool {
+	w.node.mu.Lock()
+	c := w.node.witness
+	w.node.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	each := witnessEach
-	if !w.witness.ok {
+	if !w.witness.ok || c != nil && !c.Connected() {
 		each = witnessAgain
 	}
 	return time.Since(w.witness.asked) >= each

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"duet/witness/pinned"
@@ -42,7 +43,7 @@ const (
 	hedgeAfter   = 3 * time.Second        // a waiting request this old gets another connection: half a lease, below one round trip at its worst
 	dialsMax     = 5                      // at once; a new one ends the oldest. 5 × 3 s covers TCP and TLS at 5 s a round trip
 	dialLimit    = 30 * time.Second       // for one attempt nobody replaces
-	retryFirst   = 250 * time.Millisecond // after a refused dial, doubling
+	retryFirst   = 250 * time.Millisecond // after a refused dial, doubling; a new request begins there again
 	retryIdleMax = 30 * time.Second       // while nobody waits
 	linesMax     = 2                      // open connections: the newest, and the one before for its late replies
 	asksMax      = 64                     // requests that wait; a node has one or two
@@ -67,6 +68,7 @@ type Client struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+	open   atomic.Bool
 }
 
 // New makes a client; it dials at the first request and then keeps the connection up.
@@ -91,6 +93,9 @@ func New(cfg Config) (*Client, error) {
 	c.done.Go(func() { newKeeper(c).run() })
 	return c, nil
 }
+
+// Connected says whether a connection to the witness is open now. An open one may lead nowhere; a closed one is news.
+func (c *Client) Connected() bool { return c.open.Load() }
 
 // Close ends the connection and all waiting calls.
 func (c *Client) Close() error {

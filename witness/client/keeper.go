@@ -21,6 +21,7 @@ type keeper struct {
 
 	wanted   bool          // somebody asked once: keep a connection from then on
 	retry    time.Duration // pause after the next failure
+	lastDial time.Time
 	nextDial time.Time
 	lastErr  error
 
@@ -49,6 +50,7 @@ func (k *keeper) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		k.c.open.Store(len(k.lines) > 0)
 		timer.Reset(k.act(time.Now()))
 		select {
 		case a := <-k.c.asks:
@@ -91,6 +93,20 @@ func (k *keeper) ask(a ask) {
 	w.waiters = append(w.waiters, a.waiter)
 	if len(k.lines) > 0 {
 		k.lines[len(k.lines)-1].send(a.request)
+		return
+	}
+	k.hurry()
+}
+
+// hurry ends the patience of an idle client: a question to the witness may be all that stands between a frozen node and
+// its lease, so it does not wait for the next try of a connection that nobody needed.
+func (k *keeper) hurry() {
+	if len(k.dials) > 0 || errors.Is(k.lastErr, ErrKeyRefused) || errors.Is(k.lastErr, ErrServerKey) {
+		return
+	}
+	k.retry = retryFirst
+	if soon := k.lastDial.Add(retryFirst); soon.Before(k.nextDial) {
+		k.nextDial = soon
 	}
 }
 
@@ -161,7 +177,7 @@ func later(a, b time.Time) time.Time {
 }
 
 func (k *keeper) startDial(now time.Time) {
-	k.nextDial = now.Add(hedgeAfter)
+	k.lastDial, k.nextDial = now, now.Add(hedgeAfter)
 	if len(k.dials) >= dialsMax {
 		k.dials[0].cancel()
 		k.dials = k.dials[1:]

@@ -27,11 +27,17 @@ type far struct {
 	dials   atomic.Int32
 	answers atomic.Int32
 	over    chan struct{}
+	refuse  atomic.Bool              // nobody listens
+	last    atomic.Pointer[net.Conn] // the far end of the newest connection
 }
 
 func (f *far) dial(ctx context.Context, _ string) (net.Conn, error) {
 	dial := f.dials.Add(1)
+	if f.refuse.Load() {
+		return nil, errors.New("connection refused")
+	}
 	near, remote := net.Pipe()
+	f.last.Store(&remote)
 	conn := tls.Server(remote, f.server)
 	go func() {
 		defer remote.Close()
@@ -146,6 +152,32 @@ func TestDeadConnectionIsHedged(t *testing.T) {
 		}
 		if took := time.Since(start); took > 4*time.Second || f.dials.Load() != 2 {
 			t.Errorf("%s, %d connections", took, f.dials.Load())
+		}
+	})
+}
+
+// A witness that was stopped for a minute and is back: the client, which nobody had asked meanwhile, has become patient,
+// but the first question must not wait for its patience. A frozen node has one lease to get its answer in.
+func TestQuestionEndsPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c := newFar(t, 0)
+		defer f.end(c)
+		if _, err := c.Do(t.Context(), wire.Request{Op: wire.Status, Nonce: 1}); err != nil || !c.Connected() {
+			t.Fatal(err, c.Connected())
+		}
+		f.refuse.Store(true)
+		(*f.last.Load()).Close()
+		<-time.After(time.Minute)
+		if c.Connected() {
+			t.Error("a closed connection counts as one")
+		}
+		f.refuse.Store(false)
+		start := time.Now()
+		if _, err := c.Do(t.Context(), wire.Request{Op: wire.Status, Nonce: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 300*time.Millisecond {
+			t.Errorf("the question waited %s", took)
 		}
 	})
 }
