@@ -265,6 +265,9 @@ func stopWitness(ctx context.Context, s *Site, r *Report) error {
 		return err
 	}
 	s.Say("  witness stopped; nothing may happen for %.0f s", witnessless.Seconds())
+	if err := s.witnessSeen(ctx, false); err != nil {
+		return err
+	}
 	if err := s.wait(ctx, "the end of the quiet time", witnessless+5*time.Second, func() (bool, string) {
 		return time.Since(from) > witnessless, ""
 	}); err != nil {
@@ -280,7 +283,23 @@ func stopWitness(ctx context.Context, s *Site, r *Report) error {
 	if err := s.noteStall("witness_stopped", from, r); err != nil {
 		return err
 	}
-	return s.Lab.WitnessStart(ctx)
+	if err := s.Lab.WitnessStart(ctx); err != nil {
+		return err
+	}
+	return s.witnessSeen(ctx, true)
+}
+
+// witnessSeen waits until both nodes say that they reach the witness, or that they do not.
+func (s *Site) witnessSeen(ctx context.Context, want bool) error {
+	for _, node := range []string{lab.A, lab.B} {
+		if err := s.wait(ctx, fmt.Sprintf("witness reached: %v, said by %s", want, node), takeoverLimit, func() (bool, string) {
+			st, err := s.Status(ctx, node)
+			return err == nil && st.Witness.Reached == want, st.Sentence
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cutLink cuts every way from node to node with both alive: exactly one may go on.
@@ -288,15 +307,6 @@ func cutLink(ctx context.Context, s *Site, r *Report) error {
 	owner, err := s.Owner(ctx)
 	if err != nil {
 		return err
-	}
-	// The witness of the last episode may have just come back; a cut before it is reached would rightly freeze both.
-	for _, node := range []string{lab.A, lab.B} {
-		if err := s.wait(ctx, "the witness seen by "+node, takeoverLimit, func() (bool, string) {
-			st, err := s.Status(ctx, node)
-			return err == nil && st.Witness.Reached, st.Sentence
-		}); err != nil {
-			return err
-		}
 	}
 	s.Say("  cutting every path between the nodes; both live and reach the witness")
 	from := time.Now()

@@ -23,7 +23,7 @@ func binaries(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
 	cmd := exec.Command("go", "build", "-trimpath", "-o", bin+"/", "./replication/cmd/duet-mirrord", "./appliance/cmd/duetd",
-		"./appliance/cmd/duet", "./witness/cmd/duet-witness", "./build/cmd/lab", "./build/cmd/scenario")
+		"./appliance/cmd/duet", "./witness/cmd/duet-witness", "./build/cmd/lab", "./build/cmd/scenario", "./build/cmd/guest-init")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
