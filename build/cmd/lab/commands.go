@@ -59,13 +59,14 @@ func run(ctx context.Context, args []string, s streams) int {
 		fmt.Fprint(s.out, usage)
 		return 0
 	}
-	if *state == "" {
+	given := *state != ""
+	if !given {
 		*state = filepath.Join("out", "lab", *name)
 	}
 	var code int
 	var err error
 	if verb == "up" {
-		err = runUp(ctx, lab.Options{Name: *name, State: *state}, rest, s)
+		err = runUp(ctx, lab.Options{Name: *name, State: *state}, given, rest, s)
 	} else {
 		code, err = runVerb(ctx, *state, verb, rest, s)
 	}
@@ -76,8 +77,8 @@ func run(ctx context.Context, args []string, s streams) int {
 	return code
 }
 
-// runUp starts a lab and waits for its end.
-func runUp(ctx context.Context, o lab.Options, args []string, s streams) error {
+// runUp starts a lab and waits for its end. --name may stand before or after the word up.
+func runUp(ctx context.Context, o lab.Options, stateGiven bool, args []string, s streams) error {
 	flags := flag.NewFlagSet("lab up", flag.ContinueOnError)
 	flags.SetOutput(s.err)
 	flags.StringVar(&o.Name, "name", o.Name, "name of the lab")
@@ -87,11 +88,10 @@ func runUp(ctx context.Context, o lab.Options, args []string, s streams) error {
 	flags.BoolVar(&o.Off, "off", false, "the nodes stay off")
 	flags.Uint64Var(&o.Seed, "seed", 0, "of the power cuts")
 	flags.StringVar(&o.Cache, "cache", "random", "what a cut leaves of the drives' caches: random, drop or keep")
-	before := o.Name
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if o.Name != before {
+	if !stateGiven {
 		o.State = "" // the default of that name
 	}
 	o.Progress = func(what string) { fmt.Fprintln(s.err, " ", what) }
