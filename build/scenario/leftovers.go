@@ -1,16 +1,26 @@
 package scenario
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
-// Footprint is what exists on this machine outside any lab: network links, mounts, loop devices in use, and programs
-// of the site.
-func Footprint() (map[string]bool, error) {
+// clearLimit is how long the kernel may take to give up loop devices after their last user has gone (autoclear is
+// deferred work).
+const clearLimit = 5 * time.Second
+
+// programsOfASite are processes that only a lab starts.
+var programsOfASite = []string{"duetd", "duet-mirrord", "duet-witness", "libvirtd", "qemu-system-x86", "duet-lab-core"}
+
+// Footprint is what exists on this machine because of the lab with this state folder, or could: links and mounts,
+// loop devices on its drives, and programs of a site that belong to no living lab.
+func Footprint(state string) (map[string]bool, error) {
 	found := map[string]bool{}
 	links, err := os.ReadDir("/sys/class/net")
 	if err != nil {
@@ -33,42 +43,65 @@ func Footprint() (map[string]bool, error) {
 		return nil, err
 	}
 	for _, l := range loops {
-		found["loop "+l] = true
+		// A loop that went away meanwhile has no backing file to read, and is no leftover.
+		if backing, err := os.ReadFile(l); err == nil && strings.Contains(string(backing), state) {
+			found["loop "+strings.TrimSpace(string(backing))] = true
+		}
 	}
-	return found, programs(found)
+	return found, strays(found)
 }
 
-// programs adds the processes that only a lab starts.
-func programs(found map[string]bool) error {
-	comms, err := filepath.Glob("/proc/[0-9]*/comm")
+// strays adds processes of a site that hang on no lab's core: whatever lives below one belongs to that lab.
+func strays(found map[string]bool) error {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return err
 	}
-	ours := []string{"duetd", "duet-mirrord", "duet-witness", "libvirtd", "qemu-system-x86"}
-	for _, path := range comms {
-		comm, err := os.ReadFile(path)
+	type process struct{ name, parent string }
+	all := map[string]process{}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
 		if err != nil {
 			continue // ended meanwhile
 		}
-		if name := strings.TrimSpace(string(comm)); slices.Contains(ours, name) {
-			found[fmt.Sprintf("process %s %s", name, filepath.Base(filepath.Dir(path)))] = true
+		open, shut := strings.IndexByte(string(text), '('), strings.LastIndexByte(string(text), ')')
+		if fields := strings.Fields(string(text[shut+1:])); open > 0 && len(fields) > 1 {
+			all[filepath.Base(filepath.Dir(path))] = process{string(text[open+1 : shut]), fields[1]}
+		}
+	}
+	for pid, p := range all {
+		if !slices.Contains(programsOfASite, p.name) {
+			continue
+		}
+		at := pid
+		for all[at].name != "duet-lab-core" && all[at].parent != "" && all[at].parent != "0" {
+			at = all[at].parent
+		}
+		if all[at].name != "duet-lab-core" {
+			found[fmt.Sprintf("process %s %s", p.name, pid)] = true
 		}
 	}
 	return nil
 }
 
-// Leftovers names what is there now and was not before.
-func Leftovers(before map[string]bool) ([]string, error) {
-	now, err := Footprint()
-	if err != nil {
-		return nil, err
-	}
-	var left []string
-	for thing := range now {
-		if !before[thing] {
-			left = append(left, thing)
+// Leftovers names what is there now and was not before, after the kernel had its time.
+func Leftovers(ctx context.Context, state string, before map[string]bool) ([]string, error) {
+	deadline := time.Now().Add(clearLimit)
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		now, err := Footprint(state)
+		if err != nil {
+			return nil, err
+		}
+		maps.DeleteFunc(now, func(thing string, _ bool) bool { return before[thing] })
+		if len(now) == 0 || time.Now().After(deadline) {
+			return slices.Sorted(maps.Keys(now)), nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
-	slices.Sort(left)
-	return left, nil
 }

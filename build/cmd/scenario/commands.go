@@ -126,11 +126,16 @@ func unattended(ctx context.Context, kind string, seed uint64, stdout, stderr io
 	say := teller(stderr)
 	r := scenario.NewReport()
 	r.Seed = seed
-	before, err := scenario.Footprint()
+	name := labName(kind)
+	state, err := filepath.Abs(filepath.Join("out", "lab", name))
 	if err != nil {
 		return err
 	}
-	s, err := scenario.Up(ctx, lab.Options{Name: labName(kind), Seed: seed}, say)
+	before, err := scenario.Footprint(state)
+	if err != nil {
+		return err
+	}
+	s, err := scenario.Up(ctx, lab.Options{Name: name, State: state, Seed: seed}, say)
 	if err == nil {
 		err = play(s, r)
 		err = errors.Join(err, s.Down())
@@ -138,7 +143,7 @@ func unattended(ctx context.Context, kind string, seed uint64, stdout, stderr io
 	if err != nil {
 		r.Failed = err.Error()
 	}
-	left, leftErr := scenario.Leftovers(before)
+	left, leftErr := scenario.Leftovers(context.WithoutCancel(ctx), state, before)
 	for _, l := range left {
 		say("LEFT BEHIND: %s", l)
 	}
