@@ -15,9 +15,9 @@ func (s *Site) Soak(ctx context.Context, n int, seed uint64, r *Report) error {
 	random := rand.New(rand.NewPCG(seed, 0x736f616b))
 	for i := 1; i <= n; i++ {
 		c := randomCycle(random)
-		s.Say("cycle %d of %d: node %s, power away for %s", i, n, c.node, c.away)
-		if err := s.Play(ctx, Episode{Name: "cycle", Play: c.play}, r); err != nil {
-			return fmt.Errorf("cycle %d: %w", i, err)
+		name := fmt.Sprintf("cycle %d of %d: node %s, power away for %s", i, n, c.node, c.away)
+		if err := s.Play(ctx, Episode{Name: name, Play: c.play}, r); err != nil {
+			return err
 		}
 		r.Cycles++
 		r.Kinds[c.kind]++
