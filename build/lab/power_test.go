@@ -164,6 +164,7 @@ assert b"watchdog" in fcntl.ioctl(f,0x80285700,bytes(40))
 	pet(lab.A, 1, "for i in range(8): os.write(f,b'1'); time.sleep(0.25)") // then ends without V
 	do(t, l.Wait(t.Context(), 10*time.Second, "truth:machines.a.watchdog_resets=1", "truth:machines.a.boots=2", "truth:machines.a.power=on"))
 	do(t, l.Wait(t.Context(), time.Second, "truth:machines.b.watchdog_resets=0", "truth:machines.b.watchdog=idle", "truth:machines.a.cause=watchdog"))
+	until(t, l, lab.A, "true") // power is on before the init is there
 	pet(lab.A, 1, "if os.fork()==0:\n os.close(0); os.close(1); os.close(2)\n while True: os.write(f,b'1'); time.sleep(0.2)")
 	do(t, l.Hang(t.Context(), lab.A))
 	do(t, l.Wait(t.Context(), 10*time.Second, "truth:machines.a.watchdog_resets=2", "truth:machines.a.power=on"))

@@ -45,14 +45,14 @@ type Body struct {
 	services map[string]control.Service
 }
 
-// Start clones the namespaces. The init waits for Boot; until then the core can put network interfaces into the
-// namespace of PID. onEvent is called for every change of a service, from one goroutine.
+// Start clones the namespaces and returns when the init is there. It waits for Boot; until then the core can put
+// network interfaces into the namespace of PID. Not earlier: while a thread of the process executes the init, the
+// kernel knows the process id but no namespaces of it (ESRCH, met). onEvent is called for every change of a service, from one goroutine.
 func Start(machine string, clocks Clocks, log *os.File, onEvent func(unit, event string, s control.Service)) (*Body, error) {
 	conn, far, err := control.Pair()
 	if err != nil {
 		return nil, err
 	}
-	defer far.Close()
 	cmd := &exec.Cmd{
 		Path:       "/proc/self/exe",
 		Args:       []string{initName, strconv.FormatInt(int64(clocks.Offset), 10)},
@@ -84,9 +84,16 @@ func Start(machine string, clocks Clocks, log *os.File, onEvent func(unit, event
 			close(b.done)
 		}
 	}()
-	if err := <-started; err != nil {
+	err = <-started
+	far.Close() // the init's copy is the only one now: its end is heard
+	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start of machine %s: %w", machine, err)
+	}
+	var hello report
+	if _, err := conn.Receive(&hello); err != nil || hello.Event != awake { // the end of the init ends the wait
+		conn.Close()
+		return nil, errors.Join(fmt.Errorf("machine %s: its init did not start (see init.log): %w", machine, err), b.Kill())
 	}
 	go b.listen()
 	return b, nil

@@ -48,6 +48,9 @@ func runInit() error {
 		conn: conn, units: map[string]*service{}, byPID: map[int]*service{}, execs: map[int]uint64{},
 		orders: make(chan incoming), inbox: make(chan func()),
 	}
+	if err := conn.Send(report{Event: awake}); err != nil {
+		return err
+	}
 	go s.receive()
 	return s.run(children)
 }

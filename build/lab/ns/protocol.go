@@ -24,11 +24,14 @@ const (
 	opStart  op = "start"
 )
 
+// awake is the first report of an init, unasked.
+const awake = "awake"
+
 type report struct {
 	ID      uint64           `json:"id,omitempty"`
 	Error   string           `json:"error,omitempty"`
 	Exit    int              `json:"exit,omitempty"`
 	Unit    string           `json:"unit,omitempty"` // a service changed
 	Service *control.Service `json:"service,omitempty"`
-	Event   string           `json:"event,omitempty"` // what happened to it: started, ready, exited, stopped
+	Event   string           `json:"event,omitempty"` // awake; or what happened to the unit: started, ready, exited, stopped
 }
