@@ -62,10 +62,20 @@ func Decide(mine, peer Leg, grant Right) Decision {
 	if d, done := unrelated(a, b); done {
 		return d
 	}
-	if a.Right != b.Right || grant.Session == 0 {
+	if !sameRight(a.Right, b.Right) || grant.Session == 0 {
 		return wait("H2", "the grants of the nodes differ")
 	}
 	return decide(a, b, grant)
+}
+
+// sameRight says whether two grants are of one epoch and session and name the same legs. Who owns the volume matters
+// only where it decides the direction: a solo node takes over what its peer ran (R8) while that peer, which took the
+// owners from the HELLO (R12), is already joining; it hears of the new owner with PREPARE.
+func sameRight(a, b Right) bool {
+	if a.Legs != 3 {
+		a.Owner, b.Owner = 0, 0
+	}
+	return a == b
 }
 
 // decide has a and b in order of their nodes, so that it cannot depend on who asks.

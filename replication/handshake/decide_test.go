@@ -157,6 +157,20 @@ func TestH2(t *testing.T) {
 	}
 }
 
+// A solo node takes a volume over while its peer is joining with the owners of the HELLO: the owner says nothing about
+// the direction there, and waiting for equal owners was waiting for ever (met by a soak).
+func TestOwnerMovesDuringJoin(t *testing.T) {
+	r := Right{Epoch: 4, Session: 5, Legs: onlyA, Owner: 0}
+	joiner := r
+	joiner.Owner = 1
+	if got := text(Decide(with(r, leg(0)), with(joiner, leg(1)), r)); got != "copy H6b a map" {
+		t.Error(got)
+	}
+	if got := text(Decide(with(joiner, leg(1)), with(r, leg(0)), joiner)); got != "copy H6b a map" {
+		t.Error(got)
+	}
+}
+
 // All pairs of the canonical legs under all grants: mirrored arguments give the same order, the source is never
 // outside Legs nor an unreadable leg, a grant that excludes is never overruled, and a second call says the same.
 func TestAllPairs(t *testing.T) {
