@@ -28,13 +28,13 @@ type guests struct {
 	seenAt   time.Time
 }
 
-// Permit opens the gate of the VM manager for the VMs among these resources.
-func (g *guests) Permit(epoch membership.Epoch, rs membership.Resources) {
+// Permit opens the gate of the VM manager for the VMs among these resources, up to the grant's deadline.
+func (g *guests) Permit(epoch membership.Epoch, rs membership.Resources, until membership.Boottime) {
 	if rs == 0 {
 		g.node.vms.Forbid()
 		return
 	}
-	g.node.vms.Permit(uint64(epoch), g.ids(rs))
+	g.node.vms.Permit(uint64(epoch), g.ids(rs), int64(until))
 }
 
 func (g *guests) ids(rs membership.Resources) []string {

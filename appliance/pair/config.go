@@ -46,8 +46,10 @@ func Durations(self membership.Node) membership.Config {
 
 // Workloads is what runs on this node. Stop and StopAll return nil only when everything they name is gone.
 type Workloads interface {
-	Permit(epoch membership.Epoch, rs membership.Resources) // after the grant is confirmed; replaces the last
-	Start(r membership.ResourceID, epoch membership.Epoch)  // begins, returns at once
+	// Permit follows a confirmed grant and replaces the last one. Start is refused under another epoch, and from the
+	// deadline on (0: none): the lease guard kills what runs at that moment, not what comes later.
+	Permit(epoch membership.Epoch, rs membership.Resources, until membership.Boottime)
+	Start(r membership.ResourceID, epoch membership.Epoch) // begins, returns at once
 	Stop(ctx context.Context, rs membership.Resources) error
 	StopAll(ctx context.Context) error
 	Idle() bool                      // nothing runs here, as seen, not as believed

@@ -90,22 +90,23 @@ func (m *memoryMirror) mode() control.Mode {
 type memoryGuests struct {
 	mu        sync.Mutex
 	permitted membership.Resources
+	until     membership.Boottime
 	running   membership.Resources
 	wanted    []membership.ResourceID
 	stubborn  bool
 	stops     int
 }
 
-func (g *memoryGuests) Permit(_ membership.Epoch, rs membership.Resources) {
+func (g *memoryGuests) Permit(_ membership.Epoch, rs membership.Resources, until membership.Boottime) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.permitted = rs
+	g.permitted, g.until = rs, until
 }
 
 func (g *memoryGuests) Start(r membership.ResourceID, _ membership.Epoch) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.permitted.Has(r) {
+	if g.permitted.Has(r) && (g.until == 0 || (&Driver{}).now() < g.until) {
 		g.running |= 1 << r
 	}
 }
@@ -306,6 +307,18 @@ func until(t *testing.T, what string, ready func() bool) {
 	}
 }
 
+// await receives within the same patience.
+func await[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(5 * time.Second):
+		t.Fatal("never: " + what)
+		panic("unreachable")
+	}
+}
+
 func (r *rig) sane() {
 	r.t.Helper()
 	r.mirror.mu.Lock()
@@ -322,6 +335,7 @@ func TestBootAloneAndTakeOver(t *testing.T) {
 	r.guests.wanted = []membership.ResourceID{1, 2}
 	d, stop, _ := r.run(nil)
 	until(t, "both resources run", func() bool { return r.guests.runs() == 0b110 })
+	until(t, "the view shows the record", func() bool { return d.View().State.Rec == r.recordOnDisk() })
 	st := d.View().State
 	if st.Mode != membership.Solo || st.Rec.Ep != 2 || st.Rec.Owners[2].Node != membership.A || r.mirror.mode() != control.Solo {
 		t.Errorf("mode %v, epoch %d, owners %v", st.Mode, st.Rec.Ep, st.Rec.Owners[:3])
@@ -364,9 +378,10 @@ func TestDeathBeforeEveryEffect(t *testing.T) {
 		}
 		d, stop, _ := r.run(nil)
 		until(t, fmt.Sprintf("both resources run after a death before effect %d", k), func() bool { return r.guests.runs() == 0b110 })
-		if st := d.View().State; st.Mode != membership.Solo || st.Rec != r.recordOnDisk() {
-			t.Errorf("effect %d: mode %v, record %+v", k, st.Mode, st.Rec)
-		}
+		until(t, fmt.Sprintf("the view shows the record, solo, after a death before effect %d", k), func() bool {
+			st := d.View().State // published at the end of a step
+			return st.Mode == membership.Solo && st.Rec == r.recordOnDisk()
+		})
 		_ = stop()
 		r.sane()
 	}
@@ -415,7 +430,7 @@ func TestPersistFails(t *testing.T) {
 	r := newRig(t)
 	r.guests.running = 0b010
 	_, stop, ended := r.run(func(d *Driver) { _ = d.cfg.Records.Close() })
-	err := <-ended
+	err := await(t, "its end", ended)
 	if !errors.Is(err, ErrHalted) {
 		t.Fatalf("ended with %v", err)
 	}
@@ -430,7 +445,7 @@ func TestStopFails(t *testing.T) {
 	r := newRig(t)
 	r.guests.running, r.guests.stubborn = 0b010, true
 	d, stop, ended := r.run(nil)
-	if err := <-ended; !errors.Is(err, errReset) {
+	if err := await(t, "its end", ended); !errors.Is(err, errReset) {
 		t.Fatalf("ended with %v", err)
 	}
 	_ = stop()
@@ -475,4 +490,27 @@ func TestNothingRunsUnguardedBeforeTheMirrorAnswers(t *testing.T) {
 	}
 	cancel()
 	<-done
+}
+
+// What may be started may be started up to the grant's deadline (membership duty 4).
+func TestPermissionCarriesTheDeadline(t *testing.T) {
+	r := newRig(t)
+	r.guests.running = 0b010
+	d, err := New(r.config(r.path("mirrord.sock")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := d.state
+	st.Cfg, st.Mode, st.Session, st.Lease = quickTiming(), membership.Paired, 1, d.now()+3e9
+	if err := errors.Join(d.lock.Close(), writeSnapshot(r.dir, snapshot{BootID: r.boot, Seq: st.Rec.Seq, State: st})); err != nil {
+		t.Fatal(err)
+	}
+	_, stop, _ := r.run(nil)
+	until(t, "resource 1 is permitted up to the end of the lease", func() bool {
+		r.guests.mu.Lock()
+		defer r.guests.mu.Unlock()
+		return r.guests.permitted == 0b010 && r.guests.until == st.Lease
+	})
+	_ = stop()
+	r.sane()
 }

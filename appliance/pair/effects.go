@@ -63,7 +63,7 @@ func (d *Driver) stop(s membership.Stop) error {
 	defer cancel()
 	var err error
 	if s.All {
-		d.cfg.Workloads.Permit(0, 0)
+		d.cfg.Workloads.Permit(0, 0, 0)
 		err = d.cfg.Workloads.StopAll(ctx)
 	} else {
 		err = d.cfg.Workloads.Stop(ctx, s.Resources)
@@ -94,10 +94,10 @@ func (d *Driver) grant(g membership.GrantContent) error {
 		return fmt.Errorf("%w: %w", errReset, err)
 	}
 	if late {
-		d.cfg.Workloads.Permit(0, 0)
+		d.cfg.Workloads.Permit(0, 0, 0)
 		return nil
 	}
-	d.cfg.Workloads.Permit(g.Epoch, d.mayStart(g))
+	d.cfg.Workloads.Permit(g.Epoch, d.mayStart(g), g.Deadline)
 	return nil
 }
 
@@ -129,7 +129,7 @@ func (d *Driver) revoke() error {
 	d.guard.set(0)
 	d.pets.grantedTo.Store(0)
 	d.lane = lane{}
-	d.cfg.Workloads.Permit(0, 0)
+	d.cfg.Workloads.Permit(0, 0, 0)
 	if err := d.mirror.set(d.ctx, control.Grant{}); err != nil {
 		return fmt.Errorf("%w: %w", errReset, err)
 	}
@@ -208,7 +208,7 @@ func (d *Driver) stopServing(cause error) error {
 	d.pets.hold.Store(errors.Is(cause, errReset))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), stopLimit)
 	defer cancel()
-	d.cfg.Workloads.Permit(0, 0)
+	d.cfg.Workloads.Permit(0, 0, 0)
 	err := errors.Join(d.cfg.Workloads.StopAll(ctx), d.mirror.set(ctx, control.Grant{}))
 	if errors.Is(cause, errReset) || err != nil {
 		d.pets.hold.Store(true)

@@ -63,7 +63,7 @@ func TestAMirrorThatDoesNotConfirmIsKilled(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); m.run(ctx) }()
 	defer func() { cancel(); <-done }()
-	if !<-up {
+	if !await(t, "a connection", up) {
 		t.Fatal("not connected")
 	}
 	began := time.Now()
@@ -78,7 +78,7 @@ func TestAMirrorThatDoesNotConfirmIsKilled(t *testing.T) {
 	if took := time.Since(began); took < confirmTimeout {
 		t.Errorf("it was killed after %v", took)
 	}
-	if <-up {
+	if await(t, "the end of the connection", up) {
 		t.Error("a dead mirror is up")
 	}
 	if err := m.set(ctx, control.Grant{}); err != nil {
@@ -99,7 +99,7 @@ func TestLeaseGuard(t *testing.T) {
 	g.set(first)
 	moved := now() + 150e6
 	g.set(moved) // extended in time
-	if at := <-ended; at != moved || now() < moved {
+	if at := await(t, "the end of the lease", ended); at != moved || now() < moved {
 		t.Fatalf("ended at %d, deadline %d", now(), at)
 	}
 	g.set(now() + 30e6)

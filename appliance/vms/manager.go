@@ -65,12 +65,14 @@ func orElse[T comparable](v *T, fallback T) {
 	}
 }
 
-// Permit opens the gate: VMs whose ids are listed may be started and resumed under this epoch. It replaces the last
-// permission whole. Call it after the mirror has confirmed the grant.
-func (m *Manager) Permit(epoch uint64, ids []string) { m.gate.set(Right{Epoch: epoch, IDs: ids}) }
+// Permit opens the gate: VMs whose ids are listed may be started and resumed under this epoch until a moment of
+// CLOCK_BOOTTIME (0: for ever). It replaces the last permission whole. Call it after the mirror has confirmed the grant.
+func (m *Manager) Permit(epoch uint64, ids []string, until int64) {
+	m.gate.set(Right{Epoch: epoch, IDs: ids}, until)
+}
 
 // Forbid closes the gate at once; it waits for nothing. A start under way ends with its guest never having run.
-func (m *Manager) Forbid() { m.gate.set(Right{}) }
+func (m *Manager) Forbid() { m.gate.set(Right{}, 0) }
 
 // Start makes the VM run under this epoch and returns when its guest runs; one that runs already is left alone. It
 // refuses an epoch or a VM that the gate does not permit (VM-6004).

@@ -172,7 +172,7 @@ func TestInsideNode(t *testing.T) {
 	}
 	step("libvirtd is warm")
 
-	m.Permit(7, []string{vm.ID})
+	m.Permit(7, []string{vm.ID}, 0)
 	if err := m.Start(t.Context(), vm, 7); event.CodeOf(err) != event.VMStartFailed {
 		t.Fatalf("started without its disk: %v", err)
 	}
@@ -201,7 +201,7 @@ func TestInsideNode(t *testing.T) {
 		domains, err := m.domains(t.Context())
 		return err == nil && len(domains) == 0
 	})
-	m.Permit(8, []string{vm.ID})
+	m.Permit(8, []string{vm.ID}, 0)
 	stray := sleeper(t, "duet-", vm.Name, vm.ID)
 	awaitRunning(t, m, 1)
 	if err := m.Start(t.Context(), vm, 8); event.CodeOf(err) != event.VMStartFailed || !strings.Contains(err.Error(), "twice") {
@@ -223,7 +223,7 @@ func TestInsideNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := New(m.cfg) // duetd was restarted
-	again.Permit(8, []string{vm.ID})
+	again.Permit(8, []string{vm.ID}, 0)
 	if err := again.Start(t.Context(), vm, 8); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestInsideNode(t *testing.T) {
 	wait(t, 20*time.Second, "libvirt notices", func() bool { return stateNow(t, m, vm.ID) == Absent })
 
 	// A dead libvirtd: the guest goes on and is found again by the next one.
-	m.Permit(9, []string{vm.ID})
+	m.Permit(9, []string{vm.ID}, 0)
 	if err := m.Start(t.Context(), vm, 9); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/appliance/event"
+	"duet/appliance/internal/boottime"
 	"duet/appliance/site"
 )
 
@@ -192,7 +193,7 @@ func TestKillEndsOnlyItsOwn(t *testing.T) {
 	if left := awaitRunning(t, m, 1); left[0].ID != "id-2" || left[0].Name != "two" {
 		t.Fatalf("%+v", left)
 	}
-	m.Permit(3, []string{"id-2"})
+	m.Permit(3, []string{"id-2"}, 0)
 	if err := m.KillAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -306,10 +307,35 @@ func TestBrokenLibvirt(t *testing.T) {
 
 func TestStartNeedsTheGate(t *testing.T) {
 	m := testManager(t)
-	for _, open := range []func(){func() {}, func() { m.Permit(4, []string{counter().ID}) }, func() { m.Permit(5, []string{"x"}) }, func() { m.Permit(0, []string{counter().ID}) }} {
+	for _, open := range []func(){func() {}, func() { m.Permit(4, []string{counter().ID}, 0) }, func() { m.Permit(5, []string{"x"}, 0) }, func() { m.Permit(0, []string{counter().ID}, 0) }} {
 		open()
 		if err := m.Start(context.Background(), counter(), 5); event.CodeOf(err) != event.VMNotAllowed {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+// The gate closes at the deadline by itself, and a permission that comes after its deadline opens nothing: the lease
+// guard has killed by then and does not come again.
+func TestGateClosesAtItsDeadline(t *testing.T) {
+	m := testManager(t)
+	id := counter().ID
+	m.Permit(5, []string{id}, boottime.Now()-1)
+	if err := m.Start(t.Context(), counter(), 5); event.CodeOf(err) != event.VMNotAllowed {
+		t.Errorf("after the deadline: %v", err)
+	}
+	until := boottime.Now() + int64(20*time.Millisecond)
+	m.Permit(5, []string{id}, until)
+	for m.gate.permits(id, 5) {
+		if boottime.Now() > until+int64(5*time.Second) {
+			t.Fatal("the gate stays open")
+		}
+	}
+	if boottime.Now() < until {
+		t.Error("the gate closed before its deadline")
+	}
+	m.Permit(5, []string{id}, 0)
+	if !m.gate.permits(id, 5) {
+		t.Error("a permission without deadline is over")
 	}
 }
