@@ -189,9 +189,11 @@ func (d *Driver) close() {
 func (d *Driver) holdTheLease() error {
 	switch {
 	case d.resumed && d.state.Mode == membership.Solo:
+		d.pets.solo.Store(true) // also while duet-mirrord is awaited
 		return nil
 	case d.resumed && d.now() < d.state.Lease:
 		d.guard.set(d.state.Lease)
+		d.pets.grantedTo.Store(int64(d.state.Lease))
 		return nil
 	}
 	return d.stop(membership.Stop{All: true})

@@ -90,6 +90,9 @@ func (d *Driver) grant(g membership.GrantContent) error {
 	}
 	d.laneGranted(g.Session)
 	d.pets.grantedTo.Store(d.serves(g))
+	if g.Mode != membership.Solo {
+		d.pets.solo.Store(false) // the right of a solo node ends here, not at the end of the step
+	}
 	if err := d.mirror.set(d.ctx, d.grantOf(g)); err != nil {
 		return fmt.Errorf("%w: %w", errReset, err)
 	}
@@ -221,7 +224,8 @@ func (d *Driver) stopServing(cause error) error {
 func (d *Driver) leaseEnded(at membership.Boottime) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), stopLimit)
 	defer cancel()
-	if err := d.cfg.Workloads.StopAll(ctx); err != nil || !d.cfg.Workloads.Idle() {
+	// A start under way may still bring a process, paused for ever: the gate is closed, and that is no reason for a reset.
+	if err := d.cfg.Workloads.StopAll(ctx); err != nil {
 		d.pets.hold.Store(true)
 		d.log.Error("workloads outlive the lease; this node is reset", "error", fmt.Sprint(err))
 		d.cfg.Hooks.Reset("workloads outlive the lease")

@@ -81,12 +81,11 @@ func (d *Driver) coreMessage(session membership.Session, body []byte) error {
 	return d.step(membership.Received{Session: session, Message: m})
 }
 
-// noteAck feeds the watchdog: only an acknowledgement that is fresh now allows a pet (hardware.md section 7).
+// noteAck feeds the watchdog, which judges how old it is (hardware.md section 7).
 func (d *Driver) noteAck(a membership.BeatAck) {
-	now := d.now()
 	for _, b := range d.state.Beats {
-		if b.Nonce != 0 && b.Nonce == a.Nonce && now-b.Sent <= membership.Boottime(ackFresh) {
-			d.pets.fresh.Store(int64(now))
+		if b.Nonce != 0 && b.Nonce == a.Nonce {
+			d.pets.acked.Store(max(d.pets.acked.Load(), int64(b.Sent)))
 		}
 	}
 }

@@ -120,25 +120,71 @@ func TestWatchdogIsPettedOnlyWithARight(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		solo, idle bool
-		fresh      int64
+		acked      int64
 		last       int64
 		hold       bool
 		want       bool
 	}{
-		{"paired with a fresh ack", false, false, 99*second + 900, 99 * second, false, true},
-		{"paired, the ack was counted already", false, false, 99 * second, 99 * second, false, false},
+		{"paired with a fresh ack", false, false, 99*second + 600e6, 99 * second, false, true},
+		{"paired, the ack was counted already", false, false, 99*second + 600e6, 99*second + 650e6, false, false},
+		{"paired, the ack came fresh and this thread comes late", false, false, 99*second + 400e6, 99 * second, false, false},
 		{"paired without a fresh ack", false, false, 0, 90 * second, false, false},
 		{"solo", true, false, 0, 98 * second, false, true},
 		{"solo, just petted", true, false, 0, 99*second + 500e6, false, false},
 		{"nothing runs", false, true, 0, 98 * second, false, true},
-		{"reset is wanted", true, true, 99*second + 1, 90 * second, true, false},
+		{"reset is wanted", true, true, 99*second + 900e6, 90 * second, true, false},
 	} {
 		idle = c.idle
 		p.solo.Store(c.solo)
-		p.fresh.Store(c.fresh)
+		p.acked.Store(c.acked)
 		p.hold.Store(c.hold)
 		if got := w.due(c.last); got != c.want {
 			t.Errorf("%s: due %v", c.name, got)
 		}
+	}
+}
+
+// A solo node keeps its right to be petted while a new duetd waits for duet-mirrord.
+func TestSoloIsPettedBeforeTheMirrorAnswers(t *testing.T) {
+	r := newRig(t)
+	r.guests.running = 0b010
+	d, err := New(r.config(r.path("nobody.sock")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.lock.Close()
+	d.state.Mode, d.resumed, d.pets.idle = membership.Solo, true, d.nothingRuns
+	if err := d.holdTheLease(); err != nil {
+		t.Fatal(err)
+	}
+	w := &watchdog{pets: d.pets, now: func() int64 { return int64(d.now()) }}
+	if !w.due(0) || r.guests.stops != 0 {
+		t.Error("a solo node is reset because its duetd was replaced")
+	}
+}
+
+// newcomer is a manager whose start was under way when everything was killed: a process that may not run appears.
+type newcomer struct{ *memoryGuests }
+
+func (newcomer) Idle() bool { return false }
+
+// What appears behind a closed gate never runs; it must not cost the node.
+func TestAStartUnderWayAtLeaseEndIsNoReset(t *testing.T) {
+	r := newRig(t)
+	cfg := r.config(r.path("nobody.sock"))
+	cfg.Workloads = newcomer{r.guests}
+	d, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.lock.Close()
+	d.ctx = t.Context()
+	d.leaseEnded(d.now())
+	if len(r.resets) != 0 || r.guests.stops != 1 {
+		t.Errorf("resets %q, stops %d", r.resets, r.guests.stops)
+	}
+	r.guests.stubborn = true
+	if d.leaseEnded(d.now()); len(r.resets) != 1 {
+		t.Error("a workload outlives the lease, and the node is not reset")
 	}
 }

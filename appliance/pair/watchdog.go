@@ -26,7 +26,7 @@ const (
 type pets struct {
 	solo  atomic.Bool
 	idle  func() bool  // nothing runs here: no workload, no live grant
-	fresh atomic.Int64 // boot time of the last ack that was at most ackFresh after its send; 0: none
+	acked atomic.Int64 // send time of the newest beat that was acknowledged; 0: none
 
 	grantedTo atomic.Int64 // this node's exports may be written until then
 	hold      atomic.Bool  // reset is wanted: never again
@@ -86,7 +86,7 @@ func (w *watchdog) due(last int64) bool {
 	switch {
 	case p.hold.Load():
 		return false
-	case p.fresh.Load() > last:
+	case p.acked.Load() > last && w.now()-p.acked.Load() <= int64(ackFresh): // by its age now: this thread may be late too
 		return true
 	case w.now()-last < int64(petIdle):
 		return false
