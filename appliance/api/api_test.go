@@ -101,7 +101,7 @@ func TestOrders(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if _, err := c.Volume(ctx, "nope"); code(err) != "REPL-2001" {
+	if _, err := c.Volume(ctx, "nope"); code(err) != "REPL-2041" {
 		t.Errorf("%v", err)
 	}
 }

@@ -131,6 +131,7 @@ type FencePath struct {
 	Proven  bool   `json:"proven"` // by a live off/on test
 	AgeMS   int64  `json:"age_ms"` // since the last answer; -1: never
 	Problem string `json:"problem,omitempty"`
+	Fault   *Fault `json:"fault,omitempty"` // what has to be mended
 }
 
 // Evidence is the result of a fence attempt.

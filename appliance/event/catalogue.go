@@ -3,8 +3,10 @@
 //
 // The catalogue is data. A code is an area and a number; the number alone is unique, because a panel may show only four
 // digits, and it is never used for anything else again. Each code has a page docs/faults/<code>.md in the manual that
-// is in the image: the site has no network. The words come from here and from nowhere else, so the CLI, the API, the log
-// and the panel cannot disagree.
+// is in the image: the site has no network. Title, severity and command come from here and from nowhere else, so the CLI,
+// the API, the log and the panel cannot disagree. So do the words, but for what duet-mirrord and ipmi/fence find: they
+// know what they saw, and nothing of this package; Reported carries their words on. That every code which is written
+// anywhere has an entry here is checked by build/tidy.
 //
 // A Fault is the error form. Code that decides something for a person returns one (New), wraps it like any other
 // error, and the edge unwraps it (As). An error that carries no code becomes SYS-9000 there: it is shown, never
@@ -13,7 +15,7 @@
 // It refuses to be a place for state: whether a fault is raised now is known by the subsystem that raised it.
 package event
 
-// Code names a fault or event, for example "FENCE-5001".
+// Code names a fault or event, for example "FENCE-5012".
 type Code string
 
 // Severity orders what is shown first.

@@ -1,7 +1,11 @@
 package event
 
-// catalogue is ordered by code. Texts are short: what happened; why it matters; one next safe step.
-var catalogue = []Entry{
+import "slices"
+
+// catalogue is ordered by the numbers of the codes. Texts are short: what happened; why it matters; one next safe step.
+var catalogue = slices.Concat(siteEntries, mirrorEntries, diskEntries, fenceEntries, vmEntries, netEntries, sysEntries)
+
+var siteEntries = []Entry{
 	{
 		Code: DocumentInvalid, Severity: Warning, Title: "The answers have wrong fields",
 		What: "The answers have {count} wrong fields: {fields}",
@@ -63,18 +67,6 @@ var catalogue = []Entry{
 		Next: "Look at node {peer}: power, console", Command: "duet status",
 	},
 	{
-		Code: WentSolo, Severity: Warning, Title: "This node goes on alone",
-		What: "Node {node} goes on alone with epoch {epoch}",
-		Why:  "Node {peer} was lost at {since}; the register or its own record let this node go on",
-		Next: "Look at node {peer}", Command: "duet status",
-	},
-	{
-		Code: WentPaired, Severity: Info, Title: "Both nodes are members again",
-		What: "Nodes a and b are paired with epoch {epoch}",
-		Why:  "Both hold every acknowledged write, proved by equal digests",
-		Next: "Nothing to do",
-	},
-	{
 		Code: RecordsConflict, Severity: Critical, Title: "The records of the nodes do not fit together",
 		What: "The records of a and b match no rule: {detail}",
 		Why:  "One of them may have been restored from an old copy; going on could lose acknowledged writes",
@@ -93,12 +85,6 @@ var catalogue = []Entry{
 		Next: "Mend the cause and give the answers again", Command: "duet setup show",
 	},
 	{
-		Code: OtherChassis, Severity: Critical, Title: "The other node is in another chassis",
-		What: "Node {peer} says chassis {peer_serial}, this one is {serial}",
-		Why:  "Fresh nodes trust each other only inside one chassis",
-		Next: "Check the cabling of the mirror ports", Command: "duet setup show",
-	},
-	{
 		Code: DocumentUnread, Severity: Critical, Title: "The stored site document cannot be read",
 		What: "The stored site document of this node cannot be read",
 		Why:  "A node that guessed its site could found a second one over its own data",
@@ -110,119 +96,14 @@ var catalogue = []Entry{
 		Why:  "Only the pinned key is trusted, for ever",
 		Next: "Put the original node back, or check the cabling", Command: "duet status",
 	},
-	{
-		Code: UnknownVolume, Severity: Warning, Title: "No such volume",
-		What: "There is no volume {volume}",
-		Why:  "The site document does not name it",
-		Next: "List the volumes", Command: "duet volume list",
-	},
-	{
-		Code: MirrorDown, Severity: Critical, Title: "duet-mirrord does not answer",
-		What: "duet-mirrord on node {node} does not answer",
-		Why:  "Guests on this node stall until it is back; nothing is lost",
-		Next: "It is started again by itself; look at its log if it does not come back",
-	},
-	{
-		Code: VolumeHeld, Severity: Warning, Title: "A volume holds its requests",
-		What: "Volume {volume} holds {count} requests",
-		Why:  "There is no live grant, or its copy is being completed",
-		Next: "See what the node waits for", Command: "duet status",
-	},
-	{
-		Code: CopyFailed, Severity: Warning, Title: "Bringing the other leg up to date was interrupted",
-		What: "The copy of session {session} ended: {reason}",
-		Why:  "The other node is not in sync yet; the copy begins again where it can",
-		Next: "Wait, or look at the link between the nodes", Command: "duet volume list",
-	},
-	{
-		Code: MirrorFault, Severity: Critical, Title: "The mirror reports a fault",
-		What: "{what}",
-		Why:  "{why}",
-		Next: "{next}", Command: "duet volume list",
-	},
-	{
-		Code: LegFailed, Severity: Critical, Title: "A leg has failed",
-		What: "The leg of volume {volume} on node {node} failed: {reason}",
-		Why:  "A write or sync error is final: what the disk holds is not trusted any more",
-		Next: "Replace the disk of node {node}", Command: "duet volume list",
-	},
-	{
-		Code: RecordUnwritable, Severity: Critical, Title: "The membership record cannot be written",
-		What: "This node cannot write its membership record",
-		Why:  "A node that cannot record a decision must not act on it; it has stopped",
-		Next: "Replace the system disk of this node",
-	},
-	{
-		Code: BMCSilent, Severity: Warning, Title: "A BMC does not answer",
-		What: "The BMC of node {node} at {address} does not answer",
-		Why:  "If node {node} dies now, takeover uses the outlets, or waits 6 s",
-		Next: "Check the BMC's cable and address", Command: "duet fence status",
-	},
-	{
-		Code: BMCRefused, Severity: Warning, Title: "A BMC refuses to obey",
-		What: "The BMC of node {node} at {address} refused: {reason}",
-		Why:  "User, password or privilege is wrong, or the BMC will not switch",
-		Next: "Give the BMC a user as in the site document", Command: "duet fence status",
-	},
-	{
-		Code: PDUSilent, Severity: Warning, Title: "The PDU does not answer",
-		What: "The PDU at {address} does not answer",
-		Why:  "If a BMC dies with its node, takeover waits 6 s",
-		Next: "Check the PDU's network", Command: "duet fence status",
-	},
-	{
-		Code: OutletsUnproven, Severity: Warning, Title: "An outlet map is not proven",
-		What: "The outlets {outlets} of node {node} have not been proven by a live test",
-		Why:  "An unproven outlet is no evidence: takeover from node {node} then waits 6 s",
-		Next: "Let setup finish its live tests", Command: "duet setup show",
-	},
-	{
-		Code: OutletsWrong, Severity: Critical, Title: "The outlets do not feed what the document says",
-		What: "Outlets {outlets} were switched off, but node {node} stayed on: {detail}",
-		Why:  "Fencing by them would not stop node {node}, and may stop something else",
-		Next: "Correct the cabling or the outlet numbers", Command: "duet fence status",
-	},
-	{
-		Code: FenceUnknown, Severity: Warning, Title: "A fence attempt gave no evidence",
-		What: "Fencing of node {node} gave no evidence: {detail}",
-		Why:  "What node {node} ran starts here after 6 s without its beats, not before",
-		Next: "Look at the BMC and the PDU of node {node}", Command: "duet fence status",
-	},
-	{
-		Code: NoFencePath, Severity: Warning, Title: "No way to fence a node works",
-		What: "Node {node} cannot be fenced: {detail}",
-		Why:  "If node {node} dies now, takeover waits 6 s instead of seconds less",
-		Next: "Repair the BMC or the PDU", Command: "duet fence status",
-	},
-	{
-		Code: Fenced, Severity: Info, Title: "A node is known to be off",
-		What: "Node {node} is off: {detail}",
-		Why:  "Confirmed evidence: its power was read after the request and says off",
-		Next: "Look at node {node}", Command: "duet fence status",
-	},
-	{
-		Code: PowerOnGivenUp, Severity: Warning, Title: "A node stays off",
-		What: "Node {node} was powered on {count} times in an hour and did not join",
-		Why:  "More tries would only wear it",
-		Next: "Look at the console of node {node}", Command: "duet fence status",
-	},
-	{
-		Code: FenceTestFailed, Severity: Critical, Title: "The live fence test failed",
-		What: "The fence test of node {node} failed at: {step}",
-		Why:  "This path is no evidence until the test passes",
-		Next: "Mend the cause; the test runs again when both nodes are paired", Command: "duet setup show",
-	},
+}
+
+var vmEntries = []Entry{
 	{
 		Code: UnknownVM, Severity: Warning, Title: "No such VM",
 		What: "There is no VM {vm}",
 		Why:  "The site document does not name it",
 		Next: "List the VMs", Command: "duet vm list",
-	},
-	{
-		Code: VMStartFailed, Severity: Warning, Title: "A VM was not started",
-		What: "VM {vm} was not started",
-		Why:  "It is tried again while it is wanted",
-		Next: "Look at the reason; correct the VM if it repeats", Command: "duet vm show {vm}",
 	},
 	{
 		Code: OtherNodeOwns, Severity: Warning, Title: "The other node must be asked",
@@ -255,29 +136,14 @@ var catalogue = []Entry{
 		Next: "Find out who made it", Command: "virsh list",
 	},
 	{
-		Code: VMPausedOnError, Severity: Warning, Title: "A guest was paused because of an I/O error",
-		What: "VM {vm} was paused by QEMU because of an I/O error",
-		Why:  "Its disk did not answer for longer than QEMU keeps requests (60 s); the request is kept and sent again",
-		Next: "None: it is resumed by itself", Command: "duet vm show {vm}",
+		Code: VMStartFailed, Severity: Warning, Title: "A VM was not started",
+		What: "VM {vm} was not started",
+		Why:  "It is tried again while it is wanted",
+		Next: "Look at the reason; correct the VM if it repeats", Command: "duet vm show {vm}",
 	},
-	{
-		Code: VMStarted, Severity: Info, Title: "A VM was started",
-		What: "VM {vm} was started on node {node} under epoch {epoch}",
-		Why:  "It is wanted and this node owns it",
-		Next: "Nothing to do",
-	},
-	{
-		Code: VMStopped, Severity: Info, Title: "A VM was stopped",
-		What: "VM {vm} was stopped on node {node}: {reason}",
-		Why:  "By order, or because the right to run it was over",
-		Next: "Nothing to do, unless it should run", Command: "duet vm list",
-	},
-	{
-		Code: PathDown, Severity: Warning, Title: "A way between the nodes is down",
-		What: "Path {path} to node {peer} has not answered for {seconds} s",
-		Why:  "The other paths carry on; with the last one the nodes lose each other",
-		Next: "Check the cable of {path}", Command: "duet status",
-	},
+}
+
+var netEntries = []Entry{
 	{
 		Code: NoDataLane, Severity: Critical, Title: "The mirror has no lane",
 		What: "duet-mirrord has no data lane to node {peer}",
@@ -285,28 +151,19 @@ var catalogue = []Entry{
 		Next: "Check the mirror cable", Command: "duet status",
 	},
 	{
-		Code: PeerLost, Severity: Warning, Title: "The other node is lost",
-		What: "Node {peer} was lost: {reason}",
-		Why:  "1.5 s without an answer on any path",
-		Next: "Look at node {peer} and the cables between the nodes", Command: "duet status",
-	},
-	{
 		Code: LinkRefused, Severity: Warning, Title: "A connection was refused",
 		What: "A connection from {address} on path {path} was refused: {reason}",
 		Why:  "Only the other node of this chassis has business on this port; what runs is not disturbed",
 		Next: "Find out what uses the network between the nodes", Command: "duet status",
 	},
+}
+
+var sysEntries = []Entry{
 	{
 		Code: Internal, Severity: Critical, Title: "An error without a code",
 		What: "{error}",
 		Why:  "This is a fault of duet: every error should have a code",
 		Next: "Keep the log and report it",
-	},
-	{
-		Code: ConfigInvalid, Severity: Critical, Title: "The node's configuration is wrong",
-		What: "{file} is wrong: {fields}",
-		Why:  "A daemon that guessed its slot or its directories could touch the wrong data",
-		Next: "Correct the file and start the daemon again",
 	},
 	{
 		Code: DaemonSilent, Severity: Critical, Title: "duetd does not answer",

@@ -86,10 +86,10 @@ func TestPages(t *testing.T) {
 
 func TestFaultTexts(t *testing.T) {
 	cause := errors.New("connection refused")
-	err := fmt.Errorf("takeover: %w", New(BMCSilent, "node", "b", "address", "192.0.2.12").Because(cause))
+	err := fmt.Errorf("takeover: %w", New(FenceUnknown, "node", "b", "detail", "bmc silent").Because(cause))
 	f := As(err)
-	if f.What() != "The BMC of node b at 192.0.2.12 does not answer" || f.Command() != "duet fence status" ||
-		!strings.Contains(f.Why(), "(connection refused)") || !errors.Is(err, cause) || CodeOf(err) != BMCSilent {
+	if f.What() != "Fencing of node b gave no evidence: bmc silent" || f.Command() != "duet fence status" ||
+		!strings.Contains(f.Why(), "(connection refused)") || !errors.Is(err, cause) || CodeOf(err) != FenceUnknown {
 		t.Fatalf("%q %q", f.What(), f.Why())
 	}
 	if got := As(errors.New("disk on fire")); got.Code != Internal || got.What() != "disk on fire" {
@@ -102,8 +102,17 @@ func TestFaultTexts(t *testing.T) {
 
 // A value that looks like a placeholder is not filled again.
 func TestValuesAreNotTexts(t *testing.T) {
-	f := New(BMCSilent, "address", "{node}", "node", "b")
-	if got := f.What(); !strings.Contains(got, "at {node} does") {
+	f := New(FenceUnknown, "detail", "{node}", "node", "b")
+	if got := f.What(); got != "Fencing of node b gave no evidence: {node}" {
 		t.Fatalf("%q", got)
+	}
+}
+
+// What another package found arrives as it was written; the rest is the catalogue's.
+func TestReported(t *testing.T) {
+	words := Words{What: "The BMC of node {b} does not answer", Why: "i/o timeout", Next: "check its cable"}
+	f := As(fmt.Errorf("test: %w", Reported(BMCSilent, words, "node", "b")))
+	if f.Code != "FENCE-5012" || f.What() != words.What || f.Why() != words.Why || f.Next() != words.Next || f.Command() != "duet fence status" {
+		t.Fatalf("%s %q %q %q %q", f.Code, f.What(), f.Why(), f.Next(), f.Command())
 	}
 }

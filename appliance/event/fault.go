@@ -11,7 +11,19 @@ import (
 type Fault struct {
 	Code  Code
 	Args  map[string]string
-	Cause error // for the log, appended to the why; may be nil
+	Cause error  // for the log, appended to the why; may be nil
+	Words *Words // of who found it; nil: those of the catalogue
+}
+
+// Words are the texts of a fault as its finder wrote them, with the address, the reading or the error that it saw.
+type Words struct{ What, Why, Next string }
+
+// Reported is a fault that was found and worded by what knows nothing of this package: duet-mirrord, ipmi/fence. Its
+// words arrive unchanged; title, severity and command are those of the catalogue.
+func Reported(code Code, words Words, args ...string) *Fault {
+	f := New(code, args...)
+	f.Words = &words
+	return f
 }
 
 // New makes a fault; args are pairs of name and value, as the catalogue's texts name them.
@@ -41,11 +53,19 @@ func (f *Fault) Error() string {
 func (f *Fault) Unwrap() error { return f.Cause }
 
 // What happened, with the values put in.
-func (f *Fault) What() string { return f.fill(Lookup(f.Code).What) }
+func (f *Fault) What() string {
+	if f.Words != nil {
+		return f.Words.What
+	}
+	return f.fill(Lookup(f.Code).What)
+}
 
 // Why it happened or matters.
 func (f *Fault) Why() string {
 	why := f.fill(Lookup(f.Code).Why)
+	if f.Words != nil {
+		why = f.Words.Why
+	}
 	if f.Cause != nil {
 		why += " (" + strings.ReplaceAll(f.Cause.Error(), "\n", "; ") + ")"
 	}
@@ -53,7 +73,12 @@ func (f *Fault) Why() string {
 }
 
 // Next is the one next safe step.
-func (f *Fault) Next() string { return f.fill(Lookup(f.Code).Next) }
+func (f *Fault) Next() string {
+	if f.Words != nil {
+		return f.Words.Next
+	}
+	return f.fill(Lookup(f.Code).Next)
+}
 
 // Command is the next step as a command, or empty.
 func (f *Fault) Command() string { return f.fill(Lookup(f.Code).Command) }

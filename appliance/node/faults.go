@@ -1,8 +1,8 @@
 package node
 
 import (
+	"cmp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -11,38 +11,65 @@ import (
 )
 
 // faults are what people must know of and what is not simply a state that status can read: raised by an event,
-// cleared by a later one. One entry a code; a fault that comes again keeps its first time.
+// cleared by a later one. One entry for a code and what it is about; a fault that comes again keeps its first time.
 type faults struct {
 	mu     sync.Mutex
-	active map[event.Code]activeFault
+	active map[faultKey]activeFault
 }
+
+// faultKey keeps the same fault of two volumes apart.
+type faultKey struct {
+	code  event.Code
+	about string // empty, a volume, or one of the subjects below
+}
+
+// Subjects of faults that end together.
+const (
+	aboutFenceRun = "fence run"
+	aboutPowerOn  = "power on"
+)
 
 type activeFault struct {
 	fault *event.Fault
 	since time.Time
 }
 
-func newFaults() *faults { return &faults{active: map[event.Code]activeFault{}} }
+func newFaults() *faults { return &faults{active: map[faultKey]activeFault{}} }
 
-func (f *faults) raise(fault *event.Fault) {
+func (f *faults) raise(fault *event.Fault) { f.raiseAbout("", fault) }
+
+func (f *faults) raiseAbout(about string, fault *event.Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	key := faultKey{fault.Code, about}
 	since := time.Now()
-	if old, ok := f.active[fault.Code]; ok {
+	if old, ok := f.active[key]; ok {
 		since = old.since
 	}
-	f.active[fault.Code] = activeFault{fault, since}
+	f.active[key] = activeFault{fault, since}
 }
 
 func (f *faults) clear(codes ...event.Code) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range codes {
-		delete(f.active, c)
+	for key := range f.active {
+		if slices.Contains(codes, key.code) {
+			delete(f.active, key)
+		}
 	}
 }
 
-// list is ordered by code.
+func (f *faults) clearAbout(about string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key := range f.active {
+		if key.about == about {
+			delete(f.active, key)
+		}
+	}
+}
+
+// list is ordered by code, then by what it is about.
 func (f *faults) list() []activeFault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,7 +77,9 @@ func (f *faults) list() []activeFault {
 	for _, a := range f.active {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b activeFault) int { return strings.Compare(string(a.fault.Code), string(b.fault.Code)) })
+	slices.SortFunc(all, func(a, b activeFault) int {
+		return cmp.Or(cmp.Compare(a.fault.Code, b.fault.Code), cmp.Compare(a.fault.What(), b.fault.What()))
+	})
 	return all
 }
 
@@ -71,6 +100,7 @@ func (n *Node) reported(c membership.ReportCode) {
 		n.faults.raise(event.New(event.FenceUnknown, "node", peer, "detail", c.String()))
 	case membership.ReportFenceConfirmed:
 		n.faults.clear(event.FenceUnknown)
+		n.faults.clearAbout(aboutFenceRun)
 		n.faults.raise(event.New(event.Fenced, "node", peer, "detail", "its power was read after the request"))
 	case membership.ReportPowerOnLimit:
 		n.faults.raise(event.New(event.PowerOnGivenUp, "node", peer, "count", "3"))
@@ -78,7 +108,9 @@ func (n *Node) reported(c membership.ReportCode) {
 		n.faults.raise(event.New(event.CopyFailed, "session", "the last one", "reason", "the other node or its mirror was lost"))
 	case membership.ReportPaired:
 		n.faults.clear(event.RecordsConflict, event.FenceUnknown, event.Fenced, event.PowerOnGivenUp, event.CopyFailed,
-			event.WrongPeerKey, event.LinkRefused)
+			event.WrongPeerKey, event.LinkRefused, event.LegsUnrelated, event.NoSource, event.BothWrote, event.GenerationsDiffer)
+		n.faults.clearAbout(aboutFenceRun)
+		n.faults.clearAbout(aboutPowerOn)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
 	"duet/ipmi/fence"
@@ -19,6 +20,7 @@ type fencer struct {
 	doc  site.Document
 	self membership.Node
 	log  *slog.Logger
+	told *faults
 	held atomic.Bool
 
 	mu     sync.Mutex
@@ -26,8 +28,8 @@ type fencer struct {
 	runner *fence.Runner // nil: no way to fence
 }
 
-func newFencer(doc site.Document, self membership.Node, r site.Runtime, log *slog.Logger) (*fencer, error) {
-	f := &fencer{doc: doc, self: self, log: log.With("subsystem", "fence")}
+func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *faults, log *slog.Logger) (*fencer, error) {
+	f := &fencer{doc: doc, self: self, told: told, log: log.With("subsystem", "fence")}
 	f.target = target(doc, self.Peer(), r)
 	if f.target.BMC == nil && f.target.PDU == nil {
 		return f, nil
@@ -104,6 +106,10 @@ func (f *fencer) Fence(ctx context.Context, attempt uint64, epoch membership.Epo
 		return membership.Unknown, "no path"
 	}
 	ev := r.Run(ctx, fence.Request{Run: attempt, Epoch: uint64(epoch)})
+	f.told.clearAbout(aboutFenceRun)
+	if ev.Fault != nil {
+		f.told.raiseAbout(aboutFenceRun, reported(ev.Fault))
+	}
 	detail := fmt.Sprintf("%v %s", ev.Kind, ev.Why)
 	if ev.Run != attempt || ev.Epoch != uint64(epoch) || ev.Node != fence.Node(f.self.Peer()) {
 		return membership.Unknown, "evidence of another order: " + detail
@@ -123,7 +129,33 @@ func (f *fencer) PowerOn(ctx context.Context) error {
 	if r == nil || f.held.Load() {
 		return errors.New("no path is free")
 	}
-	return r.PowerOn(ctx)
+	err := r.PowerOn(ctx)
+	f.told.clearAbout(aboutPowerOn)
+	if fault, ok := asReported(err); ok {
+		f.told.raiseAbout(aboutPowerOn, fault)
+	}
+	return err
+}
+
+// reported carries what ipmi/fence found to people, as it was worded there.
+func reported(f *fence.Fault) *event.Fault {
+	return event.Reported(event.Code(f.Code), event.Words{What: f.What, Why: f.Why, Next: f.Next})
+}
+
+func asReported(err error) (*event.Fault, bool) {
+	var fault *fence.Fault
+	if !errors.As(err, &fault) {
+		return nil, false
+	}
+	return reported(fault), true
+}
+
+// reportedError is asReported for an error that may be another one; that stays as it is.
+func reportedError(err error) error {
+	if fault, ok := asReported(err); ok {
+		return fault
+	}
+	return err
 }
 
 // test runs the live test of the peer.

@@ -31,6 +31,10 @@ func (s *setup) testPeer(ctx context.Context, say func(string)) error {
 	n.driver.Note("fence-test", peer)
 	result, err := f.test(ctx, say)
 	if err != nil {
+		n.log.Error("live fence test", "node", peer, "error", err.Error())
+		if fault, ok := asReported(err); ok {
+			return fault
+		}
 		return event.New(event.FenceTestFailed, "node", peer, "step", err.Error())
 	}
 	say("node " + peer + " boots and joins")

@@ -12,7 +12,6 @@ import (
 	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
-	"duet/ipmi/bmc"
 	"duet/ipmi/fence"
 	"duet/witness/client"
 	"duet/witness/register"
@@ -67,7 +66,7 @@ func (s *setup) makeDocument(ctx context.Context, answers site.Document, peer ed
 	}
 	none := site.Runtime{}
 	if err := fence.Check(target(doc, membership.A, none), target(doc, membership.B, none)); err != nil {
-		return doc, event.New(event.DocumentInvalid, "count", "1", "fields", "nodes").Because(err)
+		return doc, reportedError(err)
 	}
 	if doc.Witness == nil {
 		return doc, nil
@@ -89,32 +88,19 @@ func readBMCs(ctx context.Context, answers site.Document) (map[membership.Node]s
 		if b == nil {
 			continue
 		}
-		guid, err := readBMC(ctx, *b)
+		guid, err := readBMC(ctx, node, *b)
 		if err != nil {
-			code := event.BMCRefused
-			if e, ok := bmc.AsError(err); ok && e.Class == bmc.NoAnswer {
-				code = event.BMCSilent
-			}
-			return nil, event.New(code, "node", node.String(), "address", b.Address, "reason", err.Error())
+			return nil, reportedError(err)
 		}
 		guids[node] = guid
 	}
 	return guids, nil
 }
 
-func readBMC(ctx context.Context, b site.BMC) (string, error) {
-	c, err := bmc.New(bmc.Config{Address: b.Address, User: b.User, Password: string(b.Password)})
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
+func readBMC(ctx context.Context, node membership.Node, b site.BMC) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, bmcWait)
 	defer cancel()
-	guid, _, err := c.Identify(ctx)
-	if err != nil {
-		return "", err
-	}
-	return guid.String(), nil
+	return fence.Identify(ctx, fence.Node(node), fence.BMCConfig{Address: b.Address, User: b.User, Password: fence.Secret(string(b.Password))})
 }
 
 func (s *setup) createRegister(ctx context.Context, doc site.Document) (register.ID, error) {

@@ -243,7 +243,7 @@ func (n *Node) refused(r peerlink.Refusal) {
 func (n *Node) mirrorFault(f control.Fault) {
 	n.log.Error("fault of the mirror", "code", f.Code, "what", f.What, "why", f.Why, "volume", f.Volume)
 	n.driver.Note("mirror-fault", f.Code+" "+f.What)
-	n.faults.raise(event.New(event.MirrorFault, "what", f.What, "why", f.Why, "next", f.Next, "code", f.Code))
+	n.faults.raiseAbout(f.Volume, event.Reported(event.Code(f.Code), event.Words{What: f.What, Why: f.Why, Next: f.Next}, "volume", f.Volume))
 }
 
 // peer is the other slot.

@@ -83,7 +83,7 @@ func (n *Node) placeIn(doc site.Document, id membership.ID) (pair.Site, error) {
 	if err != nil {
 		return pair.Site{}, err
 	}
-	f, err := newFencer(doc, n.self, n.store.Runtime(), n.log)
+	f, err := newFencer(doc, n.self, n.store.Runtime(), n.faults, n.log)
 	if err != nil {
 		return pair.Site{}, err
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"duet/appliance/api"
@@ -46,7 +47,8 @@ func (n *Node) fenceFacts(f facts) api.Fence {
 		}
 		switch {
 		case p.Fault != nil:
-			a.State, a.Problem = "silent", p.Fault.What
+			shown := apiFault(reported(p.Fault), time.Time{})
+			a.State, a.Problem, a.Fault = faultedState(shown.Code), p.Fault.What, &shown
 		case p.State == fence.PathUnknown:
 			a.State = "unknown"
 		case !a.Proven:
@@ -63,6 +65,19 @@ func (n *Node) fenceFacts(f facts) api.Fence {
 		}
 	}
 	return out
+}
+
+// faultedState is the word for a way that has a fault: interfaces.md section 2.
+func faultedState(code string) string {
+	switch code {
+	case fence.CodeBMCSilent, fence.CodePDUSilent, fence.CodeNobodyAnswers:
+		return "silent"
+	case fence.CodeMapUnproven:
+		return "unproven"
+	case fence.CodePDUSettling:
+		return "unknown"
+	}
+	return "refused"
 }
 
 func firstWord(s string) string {
@@ -95,9 +110,23 @@ func (n *Node) faultFacts(f facts) []api.Fault {
 	if !f.view.Watchdog {
 		add(event.New(event.WatchdogMissing, "device", orNone(n.boot.Watchdog), "reason", "it is not armed"))
 	}
-	for _, a := range n.faults.list() {
-		out = append(out, apiFault(a.fault, a.since))
+	for _, p := range f.fence.status.Paths {
+		if p.Fault != nil {
+			add(reported(p.Fault))
+		}
 	}
+	for _, a := range n.faults.list() {
+		fault := apiFault(a.fault, a.since)
+		same := slices.IndexFunc(out, func(o api.Fault) bool { return o.Code == fault.Code && o.What == fault.What })
+		if same >= 0 { // a fence run and the last look at its path say the same
+			out[same].Since = fault.Since
+			continue
+		}
+		out = append(out, fault)
+	}
+	slices.SortStableFunc(out, func(a, b api.Fault) int { // worst first
+		return int(event.Lookup(event.Code(b.Code)).Severity) - int(event.Lookup(event.Code(a.Code)).Severity)
+	})
 	return out
 }
 

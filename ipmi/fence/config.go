@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"duet/ipmi/bmc"
 )
 
 // Secret is a password; it prints as ***.
@@ -58,18 +61,18 @@ type Config struct {
 func Check(a, b Target) error {
 	if a.BMC != nil && b.BMC != nil {
 		if sameAddress(a.BMC.Address, b.BMC.Address, "623") {
-			return &Fault{CodeSharedBMC, "both nodes have the same BMC address", a.BMC.Address, "enter the address of each node's own BMC"}
+			return &Fault{CodeSharedBMC, "Both nodes have the same BMC address", "Each would fence itself: " + a.BMC.Address, "Enter the address of each node's own BMC"}
 		}
 		if a.BMC.GUID != "" && strings.EqualFold(a.BMC.GUID, b.BMC.GUID) {
-			return &Fault{CodeSharedBMC, "both nodes have the same system GUID", a.BMC.GUID, "run the live test of both nodes again"}
+			return &Fault{CodeSharedBMC, "Both nodes have the same system GUID", "Each would fence itself: " + a.BMC.GUID, "Run the live test of both nodes again"}
 		}
 	}
 	if a.PDU != nil && b.PDU != nil && sameAddress(a.PDU.Address, b.PDU.Address, "502") {
 		for _, outlet := range a.Outlets {
 			if slices.Contains(b.Outlets, outlet) {
 				return &Fault{
-					CodeSharedOutlet, fmt.Sprintf("outlet %d feeds both nodes", outlet), "switching one node off would switch the other off too",
-					"give each node outlets of its own, or leave the outlets away and fence by BMC only",
+					CodeSharedOutlet, fmt.Sprintf("Outlet %d feeds both nodes", outlet), "Switching one node off would switch the other off too",
+					"Give each node outlets of its own, or leave the outlets away and fence by BMC only",
 				}
 			}
 		}
@@ -80,6 +83,20 @@ func Check(a, b Target) error {
 		}
 	}
 	return nil
+}
+
+// Identify asks a BMC for its system GUID; nothing is switched. Its error is a *Fault, or that of ctx.
+func Identify(ctx context.Context, node Node, b BMCConfig) (guid string, err error) {
+	client, err := bmc.New(bmc.Config{Address: b.Address, User: b.User, Password: string(b.Password)})
+	if err != nil {
+		return "", &Fault{CodeBadConfig, fmt.Sprintf("The BMC of node %s is set up wrongly", node), err.Error(), "Correct the site's setup"}
+	}
+	defer client.Close()
+	id, _, err := client.Identify(ctx)
+	if err != nil {
+		return "", bmcFault(node, b.Address, err)
+	}
+	return id.String(), nil
 }
 
 func sameAddress(a, b, defaultPort string) bool {
@@ -94,7 +111,7 @@ func sameAddress(a, b, defaultPort string) bool {
 
 func (t Target) check() error {
 	bad := func(why string) error {
-		return &Fault{CodeBadConfig, fmt.Sprintf("the ways to fence node %s", t.Node), why, "correct the site's setup"}
+		return &Fault{CodeBadConfig, fmt.Sprintf("The ways to fence node %s are set up wrongly", t.Node), why, "Correct the site's setup"}
 	}
 	if t.Node > B {
 		return bad("there are two nodes, a and b")

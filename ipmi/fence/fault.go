@@ -51,28 +51,32 @@ const (
 
 // bmcFault turns a failed call into what a person can act on.
 func (r *Runner) bmcFault(err error) *Fault {
-	what := fmt.Sprintf("the BMC of node %s at %s", r.cfg.Target.Node, r.cfg.Target.BMC.Address)
+	return bmcFault(r.cfg.Target.Node, r.cfg.Target.BMC.Address, err)
+}
+
+func bmcFault(node Node, address string, err error) *Fault {
+	what := fmt.Sprintf("The BMC of node %s at %s", node, address)
 	e, ok := bmc.AsError(err)
 	if !ok {
-		return &Fault{CodeBMCFailed, what + " cannot be used", err.Error(), "look at the BMC's own page and log"}
+		return &Fault{CodeBMCFailed, what + " cannot be used", err.Error(), "Look at the BMC's own page and log"}
 	}
 	switch e.Class {
 	case bmc.NoAnswer:
-		return &Fault{CodeBMCSilent, what + " does not answer", e.Error(), "check its cable, its address and whether the node has AC"}
+		return &Fault{CodeBMCSilent, what + " does not answer", e.Error(), "Check its cable, its address and whether the node has AC"}
 	case bmc.LoginRefused:
-		return &Fault{CodeBMCLogin, what + " refuses the login", e.Error(), "enter the right user and password; it is asked once a minute only"}
+		return &Fault{CodeBMCLogin, what + " refuses the login", e.Error(), "Enter the right user and password; it is asked once a minute only"}
 	case bmc.RoleRefused:
-		return &Fault{CodeBMCRole, what + " refuses the role operator", e.Error(), "give the user the role operator on the LAN channel"}
+		return &Fault{CodeBMCRole, what + " refuses the role operator", e.Error(), "Give the user the role operator on the LAN channel"}
 	case bmc.NoSession:
-		return &Fault{CodeBMCSessions, what + " has no free session", e.Error(), "close other sessions; restart the BMC if they do not end"}
+		return &Fault{CodeBMCSessions, what + " has no free session", e.Error(), "Close other sessions; restart the BMC if they do not end"}
 	case bmc.SuiteRefused:
-		return &Fault{CodeBMCSuite, what + " accepts neither cipher suite 17 nor 3", e.Error(), "enable suite 17 on the BMC or update it"}
+		return &Fault{CodeBMCSuite, what + " accepts neither cipher suite 17 nor 3", e.Error(), "Enable suite 17 on the BMC or update it"}
 	case bmc.CommandFailed:
-		return &Fault{CodeBMCCannot, what + " answers and does not switch", e.Error(), "look at the BMC's log; test with: duet fence test"}
+		return &Fault{CodeBMCCannot, what + " answers and does not switch", e.Error(), "Look at the BMC's log"}
 	case bmc.Other:
-		return &Fault{CodeBMCFailed, what + " cannot be used", e.Error(), "look at the BMC's own page and log"}
+		return &Fault{CodeBMCFailed, what + " cannot be used", e.Error(), "Look at the BMC's own page and log"}
 	default:
-		return &Fault{CodeBMCFailed, what + " cannot be used", e.Error(), "look at the BMC's own page and log"}
+		return &Fault{CodeBMCFailed, what + " cannot be used", e.Error(), "Look at the BMC's own page and log"}
 	}
 }
 
@@ -82,32 +86,32 @@ func (r *Runner) wrongBMC(got bmc.GUID) *Fault {
 		why = fmt.Sprintf("it says that it is system %s, which is this node's own", got)
 	}
 	return &Fault{
-		CodeWrongBMC, fmt.Sprintf("at the address of node %s's BMC, %s, another system answers", r.cfg.Target.Node, r.cfg.Target.BMC.Address),
-		why, "check the addresses of both BMCs; after a node was exchanged, run the live test again",
+		CodeWrongBMC, fmt.Sprintf("At the address of node %s's BMC, %s, another system answers", r.cfg.Target.Node, r.cfg.Target.BMC.Address),
+		why, "Check the addresses of both BMCs; after a node was exchanged, run the live test again",
 	}
 }
 
 func (r *Runner) pduFault(err error) *Fault {
-	what := fmt.Sprintf("the PDU at %s", r.cfg.Target.PDU.Address)
+	what := fmt.Sprintf("The PDU at %s", r.cfg.Target.PDU.Address)
 	e, ok := pdu.AsError(err)
 	if !ok {
-		return &Fault{CodePDUWrong, what + " cannot be used", err.Error(), "look at the PDU's own page and log"}
+		return &Fault{CodePDUWrong, what + " cannot be used", err.Error(), "Look at the PDU's own page and log"}
 	}
 	switch e.Class {
 	case pdu.NoAnswer:
-		return &Fault{CodePDUSilent, what + " does not answer", e.Error(), "check its cable, its address and whether Modbus TCP is enabled there"}
+		return &Fault{CodePDUSilent, what + " does not answer", e.Error(), "Check its cable, its address and whether Modbus TCP is enabled there"}
 	case pdu.WrongIdentity:
-		return &Fault{CodePDUIdentity, what + " is another device than before", e.Error(), "check the address; after the PDU was exchanged, enter its product and run the live test again"}
+		return &Fault{CodePDUIdentity, what + " is another device than before", e.Error(), "Check the address; after the PDU was exchanged, enter its product and run the live test again"}
 	case pdu.NoSuchOutlet:
-		return &Fault{CodePDUOutlet, what + " does not have that outlet", e.Error(), "correct the outlets of the node"}
+		return &Fault{CodePDUOutlet, what + " does not have that outlet", e.Error(), "Correct the outlets of the node"}
 	case pdu.Rejected:
-		return &Fault{CodePDURejects, what + " rejects the command", e.Error(), "allow writing by Modbus on the PDU; check its IP filter"}
+		return &Fault{CodePDURejects, what + " rejects the command", e.Error(), "Allow writing by Modbus on the PDU; check its IP filter"}
 	case pdu.Settling:
-		return &Fault{CodePDUSettling, what + " did not answer an earlier command, which may still be carried out", e.Error(), "wait; it is read again"}
+		return &Fault{CodePDUSettling, what + " did not answer an earlier command, which may still be carried out", e.Error(), "Wait; it is read again"}
 	case pdu.BadReply, pdu.Other:
-		return &Fault{CodePDUWrong, what + " gives wrong answers", e.Error(), "check the product and that nothing else answers at this address"}
+		return &Fault{CodePDUWrong, what + " gives wrong answers", e.Error(), "Check the product and that nothing else answers at this address"}
 	default:
-		return &Fault{CodePDUWrong, what + " cannot be used", e.Error(), "look at the PDU's own page and log"}
+		return &Fault{CodePDUWrong, what + " cannot be used", e.Error(), "Look at the PDU's own page and log"}
 	}
 }
 

@@ -77,7 +77,7 @@ func (t *liveTest) step(name string, do func() error) error {
 	if fault, ok := asFault(err); ok {
 		return fmt.Errorf("live test, step %q: %w", name, fault)
 	}
-	return &Fault{CodeLiveTest, fmt.Sprintf("the live test of node %s failed at step %q", t.r.cfg.Target.Node, name), err.Error(), "mend it and run the test again: duet fence test"}
+	return &Fault{CodeLiveTest, fmt.Sprintf("The live test of node %s failed at step %q", t.r.cfg.Target.Node, name), err.Error(), "Mend it and give the answers of the setup again"}
 }
 
 type testStep struct {
@@ -92,8 +92,8 @@ func (t *liveTest) run(ctx context.Context) error {
 	}
 	if !useBMC {
 		return &Fault{
-			CodeLiveTest, fmt.Sprintf("the outlets of node %s cannot be proven", t.r.cfg.Target.Node),
-			"without a BMC nothing shows whether the node lost its power", "set up its BMC",
+			CodeLiveTest, fmt.Sprintf("The outlets of node %s cannot be proven", t.r.cfg.Target.Node),
+			"Without a BMC nothing shows whether the node lost its power", "Set up its BMC",
 		}
 	}
 	steps := []testStep{{"BMC says who it is, and on", t.known}}
@@ -201,8 +201,8 @@ func (t *liveTest) silent(ctx context.Context) error {
 	})
 	if err != nil {
 		return &Fault{
-			CodeCrossed, fmt.Sprintf("the BMC of node %s goes on with its outlets off", t.r.cfg.Target.Node),
-			"the outlets do not feed this node, or not all of it", "compare the power cords with the setup",
+			CodeCrossed, fmt.Sprintf("The BMC of node %s goes on with its outlets off", t.r.cfg.Target.Node),
+			"The outlets do not feed this node, or not all of it", "Compare the power cords with the setup",
 		}
 	}
 	return nil

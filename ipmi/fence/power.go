@@ -87,7 +87,7 @@ func (r *Runner) outletsOn(ctx context.Context) (wereOff bool, err error) {
 				return wereOff, err
 			}
 			return wereOff, firstFault(fault, &Fault{
-				CodeNotPoweredOn, fmt.Sprintf("the outlets of node %s do not read on", r.cfg.Target.Node), "they were commanded on", "switch them on by hand",
+				CodeNotPoweredOn, fmt.Sprintf("The outlets of node %s do not read on", r.cfg.Target.Node), "They were commanded on", "Switch them on by hand",
 			})
 		}
 	}
@@ -138,7 +138,7 @@ func (r *Runner) bmcOn(ctx context.Context, hadNoAC bool) error {
 				return err
 			}
 			return firstFault(fault, &Fault{
-				CodeNotPoweredOn, fmt.Sprintf("node %s does not switch on", r.cfg.Target.Node), "its BMC took the command and says off", "press its power button; look at the BMC's log",
+				CodeNotPoweredOn, fmt.Sprintf("Node %s does not switch on", r.cfg.Target.Node), "Its BMC took the command and says off", "Press its power button; look at the BMC's log",
 			})
 		}
 	}

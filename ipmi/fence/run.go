@@ -167,19 +167,19 @@ func (d *driver) fault(end Finish) *Fault {
 		return nil
 	case Contradiction:
 		return &Fault{
-			CodeCrossed, "the outlets of node " + node + " read off and its BMC still answers",
-			"they do not feed this node, or not all of it", "check the power cords, then run the live test again",
+			CodeCrossed, "The outlets of node " + node + " read off and its BMC still answers",
+			"They do not feed this node, or not all of it", "Check the power cords, then run the live test again",
 		}
 	case OutletsStayOn:
-		return firstFault(d.pduFault, &Fault{CodeStaysOn, "an outlet of node " + node + " stays on", "it was commanded off and reads on", "switch it by hand; look for a stuck relay"})
+		return firstFault(d.pduFault, &Fault{CodeStaysOn, "An outlet of node " + node + " stays on", "It was commanded off and reads on", "Switch it by hand; look for a stuck relay"})
 	case BMCStaysOn:
-		return firstFault(d.bmcFault, &Fault{CodeStaysOn, "node " + node + " stays on", "its BMC took the command and says on", "switch the node off by hand if it has to be off"})
+		return firstFault(d.bmcFault, &Fault{CodeStaysOn, "Node " + node + " stays on", "Its BMC took the command and says on", "Switch the node off by hand if it has to be off"})
 	case NoMeans:
 		return d.r.noMeans()
 	case WrongBMC:
 		return d.bmcFault
 	case NobodyAnswers:
-		return firstFault(d.bmcFault, d.pduFault, &Fault{CodeNobodyAnswers, "no way to node " + node + " said anything that can be believed", "neither BMC nor PDU answered in time", "check both networks"})
+		return firstFault(d.bmcFault, d.pduFault, &Fault{CodeNobodyAnswers, "No way to node " + node + " said anything that can be believed", "Neither BMC nor PDU answered in time", "Check both networks"})
 	default:
 		return nil
 	}
@@ -197,9 +197,9 @@ func firstFault(faults ...*Fault) *Fault {
 func (r *Runner) noMeans() *Fault {
 	t := r.cfg.Target
 	if t.PDU != nil && len(t.Outlets) > 0 {
-		return &Fault{CodeMapUnproven, fmt.Sprintf("the outlets of node %s are not proven to feed it", t.Node), "no live test has passed since they were entered", "run the live test: duet fence test"}
+		return &Fault{CodeMapUnproven, fmt.Sprintf("The outlets of node %s are not proven to feed it", t.Node), "No live test has passed since they were entered", "Let setup finish its live tests"}
 	}
-	return &Fault{CodeNoMeans, fmt.Sprintf("there is no way to switch node %s off", t.Node), "neither BMC nor outlets are set up", "enter a BMC or outlets for it"}
+	return &Fault{CodeNoMeans, fmt.Sprintf("There is no way to switch node %s off", t.Node), "Neither BMC nor outlets are set up", "Enter a BMC or outlets for it"}
 }
 
 // String is the reason in words.

@@ -49,7 +49,7 @@ func New(cfg Config) (*Runner, error) {
 	if t.BMC != nil {
 		client, err := bmc.New(bmc.Config{Address: t.BMC.Address, User: t.BMC.User, Password: string(t.BMC.Password)})
 		if err != nil {
-			return nil, &Fault{CodeBadConfig, fmt.Sprintf("the BMC of node %s", t.Node), err.Error(), "correct the site's setup"}
+			return nil, &Fault{CodeBadConfig, fmt.Sprintf("The BMC of node %s is set up wrongly", t.Node), err.Error(), "Correct the site's setup"}
 		}
 		r.bmc = client
 		r.bmcPath = Path{Kind: PathBMC, Address: t.BMC.Address}
@@ -58,7 +58,7 @@ func New(cfg Config) (*Runner, error) {
 	if t.PDU != nil {
 		client, err := pdu.New(pdu.Config{Address: t.PDU.Address, Product: t.PDU.Product, UnitID: t.PDU.UnitID})
 		if err != nil {
-			return nil, &Fault{CodeBadConfig, "the PDU", err.Error(), "correct the site's setup"}
+			return nil, &Fault{CodeBadConfig, "The PDU is set up wrongly", err.Error(), "Correct the site's setup"}
 		}
 		r.pdu = client
 		r.outletsPath = Path{Kind: PathOutlets, Address: t.PDU.Address, Outlets: t.Outlets, Proven: t.OutletsProven}
@@ -164,7 +164,7 @@ func (r *Runner) readOutlets(ctx context.Context) (PDUAnswer, *Fault) {
 	for _, number := range r.cfg.Target.Outlets {
 		switch {
 		case number > len(outlets):
-			fault := &Fault{CodePDUOutlet, "the PDU at " + r.cfg.Target.PDU.Address, fmt.Sprintf("it has %d outlets, not %d", len(outlets), number), "correct the outlets of the node"}
+			fault := &Fault{CodePDUOutlet, "The PDU at " + r.cfg.Target.PDU.Address + " does not have that outlet", fmt.Sprintf("It has %d outlets, not %d", len(outlets), number), "Correct the outlets of the node"}
 			r.noteOutlets(PathUnknown, fault)
 			return PDUSilent, fault
 		case outlets[number-1].On:

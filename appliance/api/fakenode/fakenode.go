@@ -116,7 +116,11 @@ func (n *Node) status() api.Site {
 		}
 		s.Fence.Last = &api.Evidence{Node: "b", Verdict: "confirmed", By: "outlets", Epoch: 8, At: epoch, Detail: "outlets 3+4 read back off"}
 		since := epoch
-		s.Faults = []api.Fault{*api.AsFault(event.New(event.PeerOff, "peer", "b", "node", "a", "since", "03:12"), &since)}
+		silent := api.AsFault(event.Reported(event.BMCSilent, event.Words{
+			What: "The BMC of node b at 192.0.2.12 does not answer", Why: "No reply in 3 s, 3 tries", Next: "Check its cable, its address and whether the node has AC",
+		}), nil)
+		s.Fence.Paths[1].State, s.Fence.Paths[1].Problem, s.Fence.Paths[1].Fault = "silent", silent.What, silent
+		s.Faults = []api.Fault{*api.AsFault(event.New(event.PeerOff, "peer", "b", "node", "a", "since", "03:12"), &since), *silent}
 	}
 	v := outlook.Judge(f)
 	s.Word, s.Sentence, s.Next = v.Word, v.Sentence, v.Next

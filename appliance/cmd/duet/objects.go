@@ -100,7 +100,16 @@ func (c *cli) fence() *cobra.Command {
 	return group("fence", "Ways to make sure that a node is off",
 		show(c, "status", "Show the ways and the last evidence", 0, func(ctx context.Context, a *api.Client, _ []string) (api.Fence, error) {
 			return a.Fence(ctx)
-		}, fenceTable))
+		}, fenceLines))
+}
+
+func fenceLines(w io.Writer, f api.Fence) {
+	fenceTable(w, f)
+	for _, p := range f.Paths {
+		if p.Fault != nil {
+			faultLines(w, []api.Fault{*p.Fault})
+		}
+	}
 }
 
 func fenceTable(w io.Writer, f api.Fence) {
@@ -110,7 +119,11 @@ func fenceTable(w io.Writer, f api.Fence) {
 		if p.Proven {
 			proven = "yes"
 		}
-		rows = append(rows, row(p.Node, p.Kind, p.Target, p.State, proven, age(p.AgeMS), p.Problem))
+		problem := p.Problem
+		if p.Fault != nil { // its words come below
+			problem = p.Fault.Code
+		}
+		rows = append(rows, row(p.Node, p.Kind, p.Target, p.State, proven, age(p.AgeMS), problem))
 	}
 	table(w, "FENCES\tBY\tAT\tSTATE\tPROVEN\tANSWERED\tPROBLEM", rows)
 	if e := f.Last; e != nil {
