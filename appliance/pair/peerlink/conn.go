@@ -297,7 +297,24 @@ func dial(ctx context.Context, p Path, port int, timeout time.Duration) (net.Con
 	if local := net.ParseIP(p.Local); local != nil { // a zone goes with the peer's address
 		d.LocalAddr = &net.TCPAddr{IP: local}
 	}
-	return d.DialContext(ctx, "tcp", net.JoinHostPort(p.Peer, strconv.Itoa(port)))
+	to, err := endpoint(p.Peer, port)
+	if err != nil {
+		return nil, err
+	}
+	return d.DialContext(ctx, "tcp", to)
+}
+
+// endpoint names the zone of a link-local address by the interface's present index: package net remembers the index of
+// a name for a minute, and a cable that is plugged again has another one.
+func endpoint(addr string, port int) (string, error) {
+	index, err := interfaceIndex(addr)
+	if err != nil {
+		return "", fmt.Errorf("interface of %s: %w", addr, err)
+	}
+	if ip, _, ok := strings.Cut(addr, "%"); ok {
+		addr = ip + "%" + strconv.Itoa(index)
+	}
+	return net.JoinHostPort(addr, strconv.Itoa(port)), nil
 }
 
 func (l *Link) failed(path int, err error) {
@@ -332,8 +349,12 @@ func (l *Link) listenOnce(ctx context.Context, path int) error {
 	if err != nil {
 		return err
 	}
+	at, err := endpoint(p.Local, l.cfg.Port)
+	if err != nil {
+		return err
+	}
 	lc := net.ListenConfig{}
-	ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(p.Local, strconv.Itoa(l.cfg.Port)))
+	ln, err := lc.Listen(ctx, "tcp", at)
 	if err != nil {
 		return err
 	}
