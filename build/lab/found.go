@@ -20,6 +20,11 @@ const servicesUpMax = 30 * time.Second
 type setupState struct {
 	State   string `json:"state"`
 	NodeKey string `json:"node_key"`
+	Steps   []struct {
+		Name   string `json:"name"`
+		State  string `json:"state"`
+		Detail string `json:"detail"`
+	} `json:"steps"`
 	Problem *struct {
 		Code string `json:"code"`
 		What string `json:"what"`
@@ -75,14 +80,13 @@ func (l *Lab) Found(ctx context.Context, answers site.Document, say func(string)
 	if err != nil {
 		return err
 	}
-	answered, err := l.answer(ctx, Answers(answers, witnessKey), say)
+	document, err := json.Marshal(Answers(answers, witnessKey))
 	if err != nil {
-		return err
+		return fmt.Errorf("answers: %w", err)
 	}
-	if answered {
-		say("setup answered; following it")
-	}
-	return l.followSetup(ctx)
+	refused := make(chan error, 1)
+	go func() { refused <- l.answer(ctx, document) }()
+	return l.followSetup(ctx, refused, say)
 }
 
 // enrol makes the witness know the nodes and returns its own key.
@@ -103,55 +107,77 @@ func (l *Lab) setup(ctx context.Context, node string) (s setupState, err error) 
 }
 
 // answer runs `duet setup answer -` on node a. A refusal of the answers is an error; an end of the command with its
-// node is none.
-func (l *Lab) answer(ctx context.Context, d site.Document, say func(string)) (bool, error) {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return false, fmt.Errorf("answers: %w", err)
-	}
+// node is none, and what went wrong later stands in the state of setup.
+func (l *Lab) answer(ctx context.Context, document []byte) error {
 	in, inW, err := os.Pipe()
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer in.Close()
 	go func() {
-		_, _ = inW.Write(text) // a command that does not read says so by its exit code
+		_, _ = inW.Write(document) // a command that does not read says so by its exit code
 		inW.Close()
 	}()
-	out, err := l.ExecWith(ctx, A, in, "duet", "setup", "answer", "-")
-	for line := range strings.Lines(string(out)) {
-		say(strings.TrimSpace(line))
-	}
-	if err == nil {
-		return true, nil
-	}
+	_, err = l.ExecWith(ctx, A, in, "duet", "setup", "answer", "-")
 	var exit *ExitError
 	if !errors.As(err, &exit) {
-		return false, ctx.Err() // the node went off under the command
+		return ctx.Err() // done, or the node went off under the command
 	}
 	if s, showErr := l.setup(ctx, A); showErr == nil && s.State == "fresh" {
-		return false, err // refused: nothing was founded
+		return err // refused: nothing was founded
 	}
-	say(strings.TrimSpace(exit.Stderr))
-	return false, nil
+	return nil
 }
 
-// followSetup waits until node a says that setup is complete.
-func (l *Lab) followSetup(ctx context.Context) error {
+// followSetup waits until setup is complete and tells each step once. Both nodes are asked: the fence tests switch them
+// off in turn.
+func (l *Lab) followSetup(ctx context.Context, refused <-chan error, say func(string)) error {
 	limit := servicesUpMax
 	if end, ok := ctx.Deadline(); ok {
 		limit = time.Until(end)
 	} else {
 		limit += 10 * time.Minute // the product's own deadline for setup
 	}
-	return l.Until(ctx, limit, "setup is complete", func(ctx context.Context) (string, bool) {
-		s, err := l.setup(ctx, A)
-		switch {
-		case err != nil:
-			return err.Error(), false
-		case s.Problem != nil:
-			return s.State + ": " + s.Problem.Code + ": " + s.Problem.What, s.State == "complete"
+	var refusal error
+	told := map[string]bool{}
+	err := l.Until(ctx, limit, "setup is complete", func(ctx context.Context) (string, bool) {
+		select {
+		case refusal = <-refused:
+		default:
 		}
-		return s.State, s.State == "complete"
+		if refusal != nil {
+			return "refused", true
+		}
+		seen := "no node answers"
+		for _, node := range []string{A, B} {
+			s, err := l.setup(ctx, node)
+			if err != nil {
+				continue
+			}
+			seen = s.progress(node, told, say)
+			if s.State == "complete" {
+				return seen, true
+			}
+		}
+		return seen, false
 	})
+	return errors.Join(refusal, err)
+}
+
+// progress tells steps that began since the last call, and says in one line where setup stands.
+func (s setupState) progress(node string, told map[string]bool, say func(string)) string {
+	for _, step := range s.Steps {
+		line := "setup on " + node + ": " + step.Name
+		if step.Detail != "" {
+			line += ": " + step.Detail
+		}
+		if step.State == "running" && !told[line] {
+			told[line] = true
+			say(line)
+		}
+	}
+	if s.Problem != nil {
+		return s.State + ": " + s.Problem.Code + ": " + s.Problem.What
+	}
+	return s.State
 }

@@ -250,7 +250,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{lab.Options{Name: "No Such", Bare: true}, "must be 1 to 32 of"},
 		{lab.Options{State: "/tmp/a,b", Bare: true}, "no path with comma"},
-		{lab.Options{State: t.TempDir(), Bin: t.TempDir()}, "make build"},
+		{lab.Options{State: t.TempDir(), Bin: t.TempDir()}, "make binaries"},
 		{lab.Options{State: t.TempDir(), Bare: true, Cache: "half"}, "must be random, drop or keep"},
 	} {
 		l, err := lab.Up(t.Context(), tc.o)

@@ -146,7 +146,7 @@ func (o *Options) check() error {
 		}
 	}
 	if len(absent) > 0 {
-		return fmt.Errorf("%s not found in %s: build them (make build), or name their folder with --bin, or start without services with --bare",
+		return fmt.Errorf("%s not found in %s: build them (make binaries), or name their folder with --bin, or start without services with --bare",
 			strings.Join(absent, ", "), o.Bin)
 	}
 	return nil
