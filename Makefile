@@ -33,9 +33,14 @@ demo: deps binaries ## unattended: cut power, links and witness; ends in one lin
 soak: deps binaries ## N random power-cut cycles: make soak N=100 SEED=7
 	@bin/scenario soak -n $(N) -seed $(SEED)
 
-test: deps binaries ## everything CI requires: unit, fuzz corpora, explorer, lab, demo's scenarios
+# The lab's own tests and the scenarios bring up whole sites: one at a time, and nothing else beside them.
+SITES      := ./build/lab/... ./build/scenario/...
+
+test: deps binaries ## everything CI requires: unit, fuzz corpora, explorer, mutants, lab, demo's scenarios
 	@$(GO) vet ./...
-	@$(GO) test -timeout 30m ./...
+	@$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -e '/build/lab' -e '/build/scenario')
+	@$(GO) test -timeout 10m -tags mutants -run Mutants ./appliance/membership/explore
+	@$(GO) test -timeout 30m -p 1 $(SITES)
 
 check: lint ## format, lint, repository rules, quick tests
 	@$(GO) vet ./...
