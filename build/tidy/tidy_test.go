@@ -127,10 +127,22 @@ var rules = []rule{
 		[]string{"SITE-1002 has no page", "SITE-1009.md: is the page of no code"},
 	},
 	{
+		"fault codes", FaultCodes,
+		map[string]string{
+			faultCodes:           "package event\nconst (\n\tOne Code = \"SITE-1001\"\n\tTwo Code = \"REPL-2002\"\n\tThree Code = \"VM-6003\"\n)\n",
+			"appliance/x.go":     "package x\n\nvar _ = event.One\n\n// See SITE-1009.\nvar _ = 1\n",
+			"ipmi/y.go":          "package y\n\nvar _, _ = \"REPL-2002\", \"text FENCE-5099: more\"\n",
+			"ipmi/y_test.go":     "package y\n\nvar _ = \"VM-6003 FENCE-5098\"\n",
+			"a/testdata/NET.txt": "NET-7099",
+			"docs/z.md":          "# Z\n\n`DISK-3099` VM-60033 XVM-6001\n",
+		},
+		[]string{"appliance/x.go:5: SITE-1009 is not in", "docs/z.md:3: DISK-3099 is not in", "ipmi/y.go:3: FENCE-5099 is not in", "VM-6003 is raised by nothing"},
+	},
+	{
 		"fault arguments", FaultArguments,
 		map[string]string{
-			faultEntries:     "package event\nvar catalogue = []Entry{\n{Code: One, What: \"{a} of {b_c}\", Why: \"{a}\"},\n{Code: Two, What: \"x\"},\n}\n",
-			"appliance/x.go": "package x\nfunc f() {\nevent.New(event.One, \"a\", v)\nevent.New(event.One, \"b_c\", v, \"a\", v)\nevent.New(event.Two)\nother.New(event.One)\nevent.New(event.One, all...)\n}\n",
+			faultEntries + ".go": "package event\nvar catalogue = []Entry{\n{Code: One, What: \"{a} of {b_c}\", Why: \"{a}\"},\n{Code: Two, What: \"x\"},\n}\n",
+			"appliance/x.go":     "package x\nfunc f() {\nevent.New(event.One, \"a\", v)\nevent.New(event.One, \"b_c\", v, \"a\", v)\nevent.New(event.Two)\nother.New(event.One)\nevent.New(event.One, all...)\n}\n",
 		},
 		[]string{"x.go:3: One needs a value for b_c"},
 	},
