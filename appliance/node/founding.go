@@ -131,36 +131,73 @@ func (s *setup) createRegister(ctx context.Context, doc site.Document) (register
 }
 
 // found gives the order of R27 and waits until both nodes have recorded epoch 1. A cut begins it again in the next
-// session; the register of a founding that did not come about is never used.
+// session, with a register that no earlier order has named: a vote of the cut founding may still be on its way to the
+// old one. An order that was given may come about at any time until its session ends, so the document stays where it is
+// when this gives up; a fresh node forgets it at its next start.
 func (s *setup) found(ctx context.Context, doc site.Document) error {
 	n := s.node
-	order, body, err := foundingOf(doc, n.self)
-	if err != nil {
-		return err
-	}
-	if err := n.store.SaveDocument(doc); err != nil {
-		return fmt.Errorf("site document: %w", err)
-	}
-	var asked membership.Session
-	err = await(ctx, func() (bool, error) {
-		st := n.driver.View().State
-		switch {
-		case !st.Fresh():
-			return st.Committed() && st.Peer.Ep == st.Rec.Ep && st.Peer.Prep == 0 && st.Push.Nonce == 0, nil
-		case st.Session != 0 && st.Session != asked && st.Peer.Fresh && st.Peer.Hello:
-			asked = st.Session
-			if err := n.store.SaveDocument(doc); err != nil { // a founding that was dropped has forgotten it
+	var orders foundingOrders
+	return await(ctx, func() (bool, error) {
+		switch step := orders.next(n.driver.View().State); step {
+		case foundingDone:
+			return true, nil
+		case foundingRegister:
+			if doc.Witness == nil {
+				return false, nil
+			}
+			rid, err := s.createRegister(ctx, doc)
+			if err != nil {
 				return false, err
+			}
+			doc.SetRID(fmt.Sprintf("%x", rid))
+		case foundingOrder:
+			order, body, err := foundingOf(doc, n.self)
+			if err != nil {
+				return false, err
+			}
+			if err := n.store.SaveDocument(doc); err != nil {
+				return false, fmt.Errorf("site document: %w", err)
 			}
 			n.driver.Tell(msgDocument, body)
 			n.driver.Found(order)
+		case foundingWait:
 		}
 		return false, nil
 	})
-	if err != nil && n.driver.View().State.Fresh() {
-		return errors.Join(err, n.store.Forget())
+}
+
+// foundingStep is what a founding does next.
+type foundingStep uint8
+
+const (
+	foundingWait     foundingStep = iota
+	foundingRegister              // the document needs a register that no order has named
+	foundingOrder                 // R27, in the present session
+	foundingDone                  // both nodes have recorded epoch 1, and so has the register
+)
+
+// foundingOrders decides, one order a session and one register an order (membership duty 7). The document comes with a
+// register that was never named.
+type foundingOrders struct {
+	asked membership.Session // of the last order
+	named bool               // an order has named the register of the document
+}
+
+func (f *foundingOrders) next(st membership.State) foundingStep {
+	switch {
+	case !st.Fresh():
+		if st.Committed() && st.Peer.Ep == st.Rec.Ep && st.Peer.Prep == 0 && st.Push.Nonce == 0 {
+			return foundingDone
+		}
+	case st.Session == 0 || st.Session == f.asked || !st.Peer.Fresh || !st.Peer.Hello:
+	case f.named:
+		f.named = false
+		return foundingRegister
+	default:
+		f.asked, f.named = st.Session, true
+		return foundingOrder
 	}
-	return err
+	return foundingWait
 }
 
 // foundingOf is the order for the core and the body for the peer.
