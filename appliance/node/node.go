@@ -64,6 +64,8 @@ type Node struct {
 	began   time.Time      // of the present session
 	ctx     context.Context
 	tasks   sync.WaitGroup
+
+	runtimeMu sync.Mutex // held from reading the runtime document to writing the next one
 }
 
 // Config is everything a node needs besides what the factory wrote.
@@ -214,10 +216,23 @@ func (n *Node) close() error {
 func (n *Node) reset(why string) {
 	n.log.Error("this node is reset", "why", why)
 	if n.boot.Reset == site.ResetReboot {
-		unix.Sync()
+		syncBriefly()
 		if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
 			n.log.Error("reset is not possible; the hardware watchdog is left to do it", "error", err.Error())
 		}
+	}
+}
+
+// resetSync is how long a reset waits for logs to reach a disk. What must be stopped has until W0, and a disk that hangs
+// may be why it did not stop: sync(2) would then never return.
+const resetSync = 200 * time.Millisecond
+
+func syncBriefly() {
+	done := make(chan struct{})
+	go func() { unix.Sync(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(resetSync):
 	}
 }
 

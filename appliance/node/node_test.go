@@ -468,3 +468,22 @@ func TestOrdersAreRefused(t *testing.T) {
 		t.Errorf("answers again: %v", err)
 	}
 }
+
+// Two changes of the runtime document at once are both kept: a person's order must not be lost behind another one.
+func TestRuntimeChangesAreNotLost(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	n := p.nodes[0]
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			if err := n.changeRuntime(func(r *site.Runtime) { r.StoppedVMs[fmt.Sprint(i)] = true }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if r := n.store.Runtime(); len(r.StoppedVMs) != 16 || r.Version != 16 {
+		t.Errorf("%d of 16 changes are kept, version %d", len(r.StoppedVMs), r.Version)
+	}
+}

@@ -18,7 +18,10 @@ func (n *Node) toldRuntime(body []byte) error {
 	mine := n.store.Runtime()
 	switch {
 	case r.Newer(mine):
-		if err := n.store.SaveRuntime(r); err != nil {
+		n.runtimeMu.Lock()
+		err := n.store.SaveRuntime(r)
+		n.runtimeMu.Unlock()
+		if err != nil {
 			return fmt.Errorf("runtime document: %w", err)
 		}
 		n.runtimeChanged()
@@ -55,9 +58,12 @@ func uniteRuntime(into *site.Runtime, other site.Runtime) {
 
 // changeRuntime writes the next version here, durably, and sends it to the peer.
 func (n *Node) changeRuntime(change func(*site.Runtime)) error {
+	n.runtimeMu.Lock()
 	next := n.store.Runtime().Next(uint64(n.driver.View().State.Rec.Ep))
 	change(&next)
-	if err := n.store.SaveRuntime(next); err != nil {
+	err := n.store.SaveRuntime(next) // drops what is not newer, without an error: hence the lock
+	n.runtimeMu.Unlock()
+	if err != nil {
 		return fmt.Errorf("runtime document: %w", err)
 	}
 	n.runtimeChanged()
