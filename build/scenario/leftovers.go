@@ -15,8 +15,11 @@ import (
 // deferred work).
 const clearLimit = 5 * time.Second
 
+// core is the name of a lab's first process.
+const core = "duet-lab-core"
+
 // programsOfASite are processes that only a lab starts.
-var programsOfASite = []string{"duetd", "duet-mirrord", "duet-witness", "libvirtd", "qemu-system-x86", "duet-lab-core"}
+var programsOfASite = []string{"duetd", "duet-mirrord", "duet-witness", "libvirtd", "qemu-system-x86_64", "duet-lab-boot"}
 
 // Footprint is what exists on this machine because of the lab with this state folder, or could: links and mounts,
 // loop devices on its drives, and programs of a site that belong to no living lab.
@@ -57,28 +60,32 @@ func strays(found map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	type process struct{ name, parent string }
+	type process struct{ program, parent string }
 	all := map[string]process{}
 	for _, path := range stats {
-		text, err := os.ReadFile(path)
+		stat, err := os.ReadFile(path)
 		if err != nil {
 			continue // ended meanwhile
 		}
-		open, shut := strings.IndexByte(string(text), '('), strings.LastIndexByte(string(text), ')')
-		if fields := strings.Fields(string(text[shut+1:])); open > 0 && len(fields) > 1 {
-			all[filepath.Base(filepath.Dir(path))] = process{string(text[open+1 : shut]), fields[1]}
+		argv, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+		if err != nil {
+			continue
+		}
+		program, _, _ := strings.Cut(string(argv), "\x00") // the name by which it was started: a core is a lab's own executable
+		if fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])); len(fields) > 1 {
+			all[filepath.Base(filepath.Dir(path))] = process{filepath.Base(program), fields[1]}
 		}
 	}
 	for pid, p := range all {
-		if !slices.Contains(programsOfASite, p.name) {
+		if !slices.Contains(programsOfASite, p.program) {
 			continue
 		}
 		at := pid
-		for all[at].name != "duet-lab-core" && all[at].parent != "" && all[at].parent != "0" {
+		for at != "" && at != "0" && all[at].program != core {
 			at = all[at].parent
 		}
-		if all[at].name != "duet-lab-core" {
-			found[fmt.Sprintf("process %s %s", p.name, pid)] = true
+		if all[at].program != core {
+			found[fmt.Sprintf("process %s %s", p.program, pid)] = true
 		}
 	}
 	return nil
