@@ -97,7 +97,8 @@ func (t *turn) armLease() {
 	}
 }
 
-// armSolo starts what a solo node without session does: R8 by W0, R10 at fence, R10b.
+// armSolo starts what a solo node without session does: R8 by W0, R10 at fence, R10b. A peer that owns nothing is in
+// nobody's way: it has the time of a whole boot to come back by itself before it is fenced, so that R10b can power it on.
 func (t *turn) armSolo(fence Boottime) {
 	if !t.s.waitOver(t.in.Now) {
 		t.arm(TimerPeerWait, t.s.PeerWait)
@@ -105,6 +106,9 @@ func (t *turn) armSolo(fence Boottime) {
 	if t.s.Rec.Fenced == t.s.Rec.Ep {
 		t.arm(TimerPowerOn, t.in.Now+t.s.Cfg.PowerOnWait)
 		return
+	}
+	if !t.somethingToTake() {
+		fence = t.in.Now + idleBoots*t.s.Cfg.BootWait
 	}
 	t.arm(TimerFence, fence)
 }

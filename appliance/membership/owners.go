@@ -102,7 +102,7 @@ func (t *turn) ownedSet() Resources {
 // ownedByRecord is what this node owns by the committed table alone, and may therefore still run.
 func (t *turn) ownedByRecord() Resources { return t.s.Rec.Owners.Of(t.s.self()) }
 
-// somethingToTake is R10's guard: the peer owns something besides the pair.
+// somethingToTake is R10's haste: the peer owns something besides the pair.
 func (t *turn) somethingToTake() bool {
 	return t.s.Rec.Owners.Of(t.s.peer())&^(1<<PairResource) != 0
 }

@@ -48,12 +48,16 @@ func (t *turn) r8Start(id ResourceID) {
 		r.Owners[id] = r.Owners[id].give(s.self())
 		r.Fenced = r.Ep
 	}
+	unfenced := s.Rec.Fenced != r.Ep
 	if r != s.Rec {
 		t.persist(r)
 		t.report(ReportTookOver)
 	}
 	t.grant()
 	t.do(Start{id, r.Ep})
+	if unfenced && r.Fenced == r.Ep && s.Session == 0 { // by W0: no evidence will come that would start R10b
+		t.arm(TimerPowerOn, t.in.Now+s.Cfg.PowerOnWait)
+	}
 }
 
 // r9Start: R9.
@@ -72,11 +76,12 @@ func (t *turn) r8WaitOver() {
 	}
 }
 
-// r10Fence: R10. Fencing gates takeover only: authority came first (mutant M12).
+// r10Fence: R10. Fencing gates takeover and R10b only: authority came first (mutant M12). A peer that owns nothing is
+// fenced too, later: one that hangs must come back without hands.
 func (t *turn) r10Fence() {
 	s := &t.s
 	solo := s.Mode == Solo || mutant("M12") && s.Mode == Frozen
-	if !solo || s.Session != 0 || s.Fence != 0 || s.Rec.Fenced == s.Rec.Ep || !t.somethingToTake() {
+	if !solo || s.Session != 0 || s.Fence != 0 || s.Rec.Fenced == s.Rec.Ep {
 		return
 	}
 	s.Fence = t.in.Fresh
@@ -97,7 +102,11 @@ func (t *turn) r10Result(f FenceResult) {
 		} else {
 			t.report(ReportFenceUnknown)
 		}
-		t.arm(TimerFence, t.in.Now+s.Cfg.FenceAgain)
+		again := s.Cfg.FenceAgain
+		if !t.somethingToTake() {
+			again = powerOnBoots * s.Cfg.BootWait
+		}
+		t.arm(TimerFence, t.in.Now+again)
 		return
 	}
 	r := s.Rec

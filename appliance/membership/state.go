@@ -28,6 +28,9 @@ const PowerOnWindow Boottime = 3600 * 1e9
 // powerOnBoots is how many boot waits a peer that was powered on has to come, before R10b tries again.
 const powerOnBoots = 6
 
+// idleBoots is how many boot waits a peer that owns nothing has to come back by itself: the boot of a real server.
+const idleBoots = 20
+
 // Expired is a deadline that is always over. A grant without a running lease carries it, because
 // 0 means "no deadline", which only solo has.
 const Expired Boottime = 1
