@@ -33,10 +33,16 @@ func TestReal(t *testing.T) {
 	}
 	for _, tool := range []string{"libvirtd", "qemu-system-x86_64", "qemu-nbd"} {
 		if _, err := exec.LookPath(tool); err != nil {
+			if !testing.Short() { // a judge that is missing must not look green
+				t.Fatalf("needs %s: make deps", tool)
+			}
 			t.Skipf("needs %s: make deps", tool)
 		}
 	}
 	if kernel() == "" {
+		if !testing.Short() { // a judge that is missing must not look green
+			t.Fatal("needs linux-image-cloud-amd64: make deps")
+		}
 		t.Skip("needs linux-image-cloud-amd64: make deps")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)

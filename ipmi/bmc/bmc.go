@@ -208,8 +208,8 @@ func (c *Client) call(ctx context.Context, op string, do func(context.Context, *
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	fail := func(err error) *Error {
-		if ctx.Err() != nil && !errors.Is(err, ctx.Err()) { // the library forgets that its caller gave up
-			err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		if over := ended(ctx); over != nil && !errors.Is(err, over) { // the library forgets that its caller gave up
+			err = fmt.Errorf("%w: %w", over, err)
 		}
 		return &Error{Address: c.cfg.Address, Op: op, Class: classify(err), Err: err}
 	}
@@ -299,4 +299,13 @@ func AsError(err error) (*Error, bool) {
 	var e *Error
 	ok := errors.As(err, &e)
 	return e, ok
+}
+
+// ended is ctx.Err, also in the instant in which a socket's deadline, taken from ctx, is over and ctx's own timer has not
+// run yet.
+func ended(ctx context.Context) error {
+	if at, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }

@@ -69,6 +69,9 @@ func openipmi(t *testing.T) string {
 	t.Helper()
 	program, err := exec.LookPath("ipmi_sim")
 	if err != nil {
+		if !testing.Short() { // a judge that is missing must not look green
+			t.Fatal("needs the Debian package openipmi")
+		}
 		t.Skip("needs the Debian package openipmi")
 	}
 	probe, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -290,7 +293,7 @@ func TestSilence(t *testing.T) {
 	if state != Unknown || class(err) != NoAnswer {
 		t.Errorf("mute: %d, %v", state, err)
 	}
-	if took := time.Since(start); took > callLimit+200*time.Millisecond {
+	if took := time.Since(start); took > 3*callLimit {
 		t.Errorf("took %s", took)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -299,7 +302,7 @@ func TestSilence(t *testing.T) {
 	if _, err := c.Power(ctx); class(err) != NoAnswer || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("own deadline: %v", err)
 	}
-	if took := time.Since(start); took > 300*time.Millisecond {
+	if took := time.Since(start); took > callLimit-time.Second {
 		t.Errorf("the caller's deadline of 50 ms took %s", took)
 	}
 	b.SetMute(false)

@@ -94,7 +94,8 @@ func TestRules(t *testing.T) {
 			bmcOnly, bmc(0, 5*ms, BMCSaysOff), woke(250 * ms), bmc(250*ms, 300*ms, BMCSilent), woke(500 * ms), bmc(500*ms, 505*ms, BMCSaysOff), woke(5 * Second),
 		}, "AskBMC\n\nAskBMC\n\nAskBMC\n\nunknown: nothing (no answer that can be believed)"},
 		{"an outlet that comes back is switched again and counts anew", []Input{
-			Begin{Now: t0, UseOutlets: true}, pdu(0, 2*ms, OutletsOut), woke(500 * ms), pdu(500*ms, 502*ms, OutletsMix),
+			Begin{Now: t0, UseOutlets: true},
+			pdu(0, 2*ms, OutletsOut), woke(500 * ms), pdu(500*ms, 502*ms, OutletsMix),
 			pdu(502*ms, 510*ms, PDUDone), pdu(510*ms, 515*ms, OutletsOut), woke(1010 * ms), pdu(1010*ms, 1015*ms, OutletsOut), woke(1510 * ms),
 			pdu(1510*ms, 1515*ms, OutletsOut),
 		}, "ReadOutlets\n\nReadOutlets\nOutletsDown\nReadOutlets\n\nReadOutlets\n\nReadOutlets\nconfirmed: outlets read off (read off in successive requests)"},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -323,6 +324,9 @@ func (c *fakeClock) add(d time.Duration) { c.mu.Lock(); defer c.mu.Unlock(); c.n
 func TestMbpoll(t *testing.T) {
 	program, err := exec.LookPath("mbpoll")
 	if err != nil {
+		if !testing.Short() { // a judge that is missing must not look green
+			t.Fatal("needs the Debian package mbpoll")
+		}
 		t.Skip("needs the Debian package mbpoll")
 	}
 	p, address := simulated(t)
@@ -333,7 +337,7 @@ func TestMbpoll(t *testing.T) {
 	poll := func(args ...string) string {
 		t.Helper()
 		argv := append([]string{"-m", "tcp", "-p", port, "-0", "-1", "-a", "1"}, args...)
-		out, err := exec.Command(program, append(argv[:len(argv):len(argv)], host)...).CombinedOutput()
+		out, err := exec.Command(program, append(slices.Clip(argv), host)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("mbpoll %q: %v\n%s", args, err, out)
 		}

@@ -41,6 +41,9 @@ func serve(t *testing.T, run func(context.Context) error) {
 func TestIpmitool(t *testing.T) {
 	program, err := exec.LookPath("ipmitool")
 	if err != nil {
+		if !testing.Short() { // a judge that is missing must not look green
+			t.Fatal("needs the Debian package ipmitool")
+		}
 		t.Skip("needs the Debian package ipmitool")
 	}
 	n := &node{}

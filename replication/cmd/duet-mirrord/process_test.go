@@ -236,6 +236,9 @@ func TestFioSurvivesKills(t *testing.T) {
 	}
 	fio, err := exec.LookPath("fio")
 	if err != nil {
+		if !testing.Short() { // a judge that is missing must not look green
+			t.Fatal("no fio")
+		}
 		t.Skip("no fio")
 	}
 	nodes := startNodes(t)
@@ -323,6 +326,9 @@ func TestCableOutAndInUnderFio(t *testing.T) {
 	}
 	fio, err := exec.LookPath("fio")
 	if err != nil {
+		if !testing.Short() { // a judge that is missing must not look green
+			t.Fatal("no fio")
+		}
 		t.Skip("no fio")
 	}
 	nodes := startNodes(t)
