@@ -110,6 +110,9 @@ func (s *setup) run(ctx context.Context, answers site.Document, report func(api.
 			return s.found(ctx, doc)
 		}, founded},
 		{stepLegs, "both legs of every volume", legsWait, func(ctx context.Context, say func(string)) error {
+			if founded {
+				s.powerPeer(ctx, say)
+			}
 			return s.awaitLegs(ctx, say)
 		}, false},
 		{stepTestPeer, "node " + n.peer().String(), testWait + rejoinWait, func(ctx context.Context, say func(string)) error {
@@ -150,8 +153,7 @@ func (s *setup) one(ctx context.Context, p phase, report func(api.Step)) error {
 		return nil
 	}
 	say("failed", err.Error())
-	var fault *event.Fault
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*event.Fault](err); ok {
 		return fault
 	}
 	return event.New(event.FoundingFailed, "step", p.name, "reason", err.Error())

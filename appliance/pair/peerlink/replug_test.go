@@ -2,6 +2,7 @@ package peerlink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -33,11 +34,11 @@ func TestReplacedInterfaceIsFoundAtOnce(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("listen: %w", err)
 			}
-			conn, err := dial(context.Background(), Path{Local: local, Peer: local}, ln.Addr().(*net.TCPAddr).Port, time.Second)
+			err = reach(Path{Local: local, Peer: local}, ln.Addr().(*net.TCPAddr).Port)
+			_ = ln.Close()
 			if err != nil {
 				return fmt.Errorf("dial: %w", err)
 			}
-			_, _ = conn.Close(), ln.Close()
 			if err := unplug(name); err != nil {
 				return err
 			}
@@ -47,6 +48,21 @@ func TestReplacedInterfaceIsFoundAtOnce(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// reach dials until it succeeds: an interface that has just come up may lose the first packet. Patience is far below the
+// minute of package net.
+func reach(p Path, port int) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		conn, err := dial(context.Background(), p, port, time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // inNetworkNamespace runs f on a thread of its own that never returns to the scheduler.
@@ -82,7 +98,11 @@ func plug(name string) error {
 	if err := netlink.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("address of %s: %w", name, err)
 	}
-	return netlink.LinkSetUp(link)
+	other, err := netlink.LinkByName(name + "p")
+	if err != nil {
+		return err
+	}
+	return errors.Join(netlink.LinkSetUp(other), netlink.LinkSetUp(link))
 }
 
 func unplug(name string) error {
