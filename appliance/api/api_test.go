@@ -48,8 +48,7 @@ func serve(t *testing.T, cfg api.ServerConfig) (*api.Client, string) {
 }
 
 func code(err error) string {
-	var p *api.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*api.Problem](err); ok {
 		return p.Code
 	}
 	return ""
@@ -222,8 +221,7 @@ func TestTaskEndsWithServer(t *testing.T) {
 		t.Fatal("the server does not stop")
 	}
 	_, err = c.Site(t.Context())
-	var contact *api.ContactError
-	if !errors.As(err, &contact) {
+	if _, ok := errors.AsType[*api.ContactError](err); !ok {
 		t.Fatalf("%v", err)
 	}
 }

@@ -44,8 +44,7 @@ func (p *Problem) ContentType(string) string { return "application/problem+json"
 
 // problemOf turns any error into a problem.
 func problemOf(err error) *Problem {
-	var p *Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
 	var other *OtherNodeError

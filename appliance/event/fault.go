@@ -94,8 +94,7 @@ func (f *Fault) fill(text string) string {
 
 // As finds the fault in err's chain; any other error becomes SYS-9000, so that nothing reaches a person without a code.
 func As(err error) *Fault {
-	var f *Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*Fault](err); ok {
 		return f
 	}
 	return New(Internal, "error", err.Error())

@@ -54,8 +54,7 @@ func (s *setup) makeDocument(ctx context.Context, answers site.Document, peer ed
 		Random: rand.Reader, KeyA: keys[membership.A], KeyB: keys[membership.B], GUIDA: guids[membership.A], GUIDB: guids[membership.B],
 	})
 	if err != nil {
-		var wrong site.FieldErrors
-		if errors.As(err, &wrong) {
+		if wrong, ok := errors.AsType[site.FieldErrors](err); ok {
 			var fields []string
 			for _, f := range wrong {
 				fields = append(fields, f.Field)

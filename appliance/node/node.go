@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -175,8 +176,8 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	ready()
 	err = n.await(ctx, failed)
-	for i := len(stops) - 1; i >= 0; i-- {
-		stops[i]()
+	for _, stop := range slices.Backward(stops) {
+		stop()
 	}
 	n.tasks.Wait()
 	return errors.Join(err, n.close())

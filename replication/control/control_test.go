@@ -54,7 +54,7 @@ func (r *recorder) Standing() []Event { return r.standing }
 func serve(t *testing.T, r *recorder) (*Server, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mirrord.sock")
-	s, err := Listen(path, "instance-1", r, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := Listen(path, "instance-1", r, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

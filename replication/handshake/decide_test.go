@@ -176,8 +176,17 @@ func TestOwnerMovesDuringJoin(t *testing.T) {
 func TestAllPairs(t *testing.T) {
 	shapes := [][]func(*Leg){{fresh}, {dataOfUse}}
 	for _, id := range [][]func(*Leg){
-		{}, {current(g2)}, {current(g2), base(g1), knows(g1)}, {current(g3), base(g2), knows(g2, g1)}, {current(g3), base(g1), knows(g1)},
-		{becoming(g1)}, {becoming(g2)}, {state(Inconsistent)}, {state(Outdated)}, {state(Failed)}, {state(Missing)},
+		{},
+		{current(g2)},
+		{current(g2), base(g1), knows(g1)},
+		{current(g3), base(g2), knows(g2, g1)},
+		{current(g3), base(g1), knows(g1)},
+		{becoming(g1)},
+		{becoming(g2)},
+		{state(Inconsistent)},
+		{state(Outdated)},
+		{state(Failed)},
+		{state(Missing)},
 	} {
 		shapes = append(shapes, id)
 		for _, how := range []func(*Leg){unclean, rebooted, unconfirmed, dirty, inFlight, suspect} {
@@ -187,8 +196,8 @@ func TestAllPairs(t *testing.T) {
 	n := 0
 	for _, sa := range shapes {
 		for _, sb := range shapes {
-			for legs := uint8(0); legs < 4; legs++ {
-				for owner := uint8(0); owner < 2; owner++ {
+			for legs := range uint8(4) {
+				for owner := range uint8(2) {
 					r := Right{Epoch: 4, Session: 5, Legs: legs, Owner: owner}
 					check(t, with(r, leg(0, sa...)), with(r, leg(1, sb...)), r)
 					n++

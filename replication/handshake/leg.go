@@ -15,6 +15,8 @@
 // divergence exactly, so they are one case here.
 package handshake
 
+import "slices"
+
 // ID is a site, volume or leg id.
 type ID [16]byte
 
@@ -72,12 +74,7 @@ func (l Leg) knows(g Generation) bool {
 	if g.IsZero() {
 		return false
 	}
-	for _, h := range l.History {
-		if h == g {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(l.History, g)
 }
 
 // readable says that the leg's data may be the source of a copy.

@@ -78,7 +78,7 @@ func TestEveryFlipIsNoticed(t *testing.T) {
 
 func TestShortFrames(t *testing.T) {
 	whole := encodeFrame(sample())
-	for i := range len(whole) {
+	for i := range whole {
 		_, err := decode(whole[:i])
 		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("%d bytes: %v", i, err)

@@ -254,8 +254,7 @@ func (l *Lane) finish() {
 func (l *Lane) run(h Handler) error {
 	stop := make(chan struct{})
 	var watch sync.WaitGroup
-	watch.Add(1)
-	go func() { defer watch.Done(); l.watch(stop) }()
+	watch.Go(func() { l.watch(stop) })
 	err := l.read(h)
 	l.fail(err)
 	close(stop)

@@ -125,8 +125,7 @@ func (l *Link) Configure(c Config) error {
 }
 
 func (l *Link) spawn(f func()) {
-	l.wg.Add(1)
-	go func() { defer l.wg.Done(); f() }()
+	l.wg.Go(f)
 }
 
 // Close ends everything and waits for it.

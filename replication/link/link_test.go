@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"strconv"
@@ -95,7 +94,7 @@ func newBench(t *testing.T) *bench {
 	}
 	for i := range b.links {
 		b.hands[i] = &echo{}
-		b.links[i] = New(b.hands[i], slog.New(slog.NewTextHandler(io.Discard, nil)))
+		b.links[i] = New(b.hands[i], slog.New(slog.DiscardHandler))
 		if err := b.links[i].Configure(b.config(i, public(b.keys[1-i]))); err != nil {
 			t.Fatal(err)
 		}

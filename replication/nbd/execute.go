@@ -143,8 +143,7 @@ func errnoOf(err error) errno {
 	if err == nil {
 		return eOK
 	}
-	var number syscall.Errno
-	if errors.As(err, &number) {
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		switch e := errno(number); e {
 		case ePERM, eNOMEM, eINVAL, eNOSPC, eNOTSUP:
 			return e

@@ -90,7 +90,8 @@ func TestWriteRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for _, s := range []Site{
 		site("", 1, 2), site("../x", 1, 2), site("a/b", 1, 2), site(".hidden", 1, 2), site(strings.Repeat("n", 64), 1, 2),
-		site("same", 1, 1), {Name: "none"},
+		site("same", 1, 1),
+		{Name: "none"},
 	} {
 		if err := Write(dir, s); err == nil {
 			t.Errorf("%q: accepted", s.Name)

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,8 +171,8 @@ func (s *Store) List(owner Owner) ([]register.ID, error) {
 			return err
 		}
 		kept, err := listOrder(tx, bound.site)
-		for i := len(kept) - 1; i >= 0; i-- {
-			rids = append(rids, kept[i].rid)
+		for _, k := range slices.Backward(kept) {
+			rids = append(rids, k.rid)
 		}
 		return err
 	})

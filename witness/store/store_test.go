@@ -25,6 +25,7 @@ var (
 )
 
 func both(ep register.Epoch) register.Content { return register.Content{Epoch: ep, Set: register.Both} }
+
 func onlyA(ep register.Epoch) register.Content {
 	return register.Content{Epoch: ep, Set: register.OnlyA}
 }

@@ -230,7 +230,7 @@ func (p *Params) hears(w *World, id m.Node, out []Action) []Action {
 func (p *Params) timers(w *World, id m.Node, out []Action) []Action {
 	n := w.node(id)
 	s := &n.Core
-	for t := m.TimerID(0); t < m.TimerCount; t++ {
+	for t := range m.TimerCount {
 		if n.Armed&(1<<t) == 0 {
 			continue
 		}

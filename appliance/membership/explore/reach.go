@@ -19,23 +19,45 @@ type Row struct {
 var Rows = []Row{
 	{"one node dies", Params{Name: "row-dies", Start: FromPaired, Eager: true, Witness: true, Budget: Budget{Crash: 1, Cut: 1}}, true, ""},
 	{"link lost", Params{Name: "row-link", Start: FromPaired, Eager: true, Witness: true, Budget: Budget{Cut: 1}}, true, ""},
-	{"link lost and back", Params{Name: "row-link-back", Start: FromPaired, Eager: true, Witness: true, Link: true,
-		Budget: Budget{Cut: 1, Session: 1}}, true, ""},
-	{"both power-cycled, both return, witness alive", Params{Name: "row-both", Start: FromPowerless, Eager: true, Witness: true,
-		Link: true, Budget: Budget{Session: 1}}, true, ""},
-	{"both power-cycled, both return, no witness, link alive", Params{Name: "row-both-dark", Start: FromPowerless, Eager: true,
-		Link: true, Budget: Budget{Session: 1}}, true, ""},
+	{"link lost and back", Params{
+		Name: "row-link-back", Start: FromPaired, Eager: true, Witness: true, Link: true,
+		Budget: Budget{Cut: 1, Session: 1},
+	}, true, ""},
+	{"both power-cycled, both return, witness alive", Params{
+		Name: "row-both", Start: FromPowerless, Eager: true, Witness: true,
+		Link: true, Budget: Budget{Session: 1},
+	}, true, ""},
+	{"both power-cycled, both return, no witness, link alive", Params{
+		Name: "row-both-dark", Start: FromPowerless, Eager: true,
+		Link: true, Budget: Budget{Session: 1},
+	}, true, ""},
 	{"both power-cycled, link lost, witness alive", Params{Name: "row-both-cut", Start: FromPowerless, Eager: true, Witness: true}, true, ""},
-	{"node dies, then witness, then the survivor reboots", Params{Name: "row-solo-boots", Start: FromSolo, Eager: true,
-		Budget: Budget{Crash: 1}}, true, ""},
-	{"a solo, b returns and is cut while it joins", Params{Name: "row-join-cut", Start: FromSolo, Eager: true, Witness: true, Link: true,
-		Budget: Budget{Cut: 1, Session: 2}}, true, ""},
-	{"witness lost, then a node dies for good", Params{Name: "row-dark-dies", Start: FromPaired, Eager: true, Budget: Budget{Crash: 1, Cut: 1}}, false,
-		"the peer may live and hold newer writes; without witness or peer nobody may decide"},
-	{"witness lost, then link lost", Params{Name: "row-dark-cut", Start: FromPaired, Eager: true, Budget: Budget{Cut: 1}}, false,
-		"both live; either could be the one that goes on, and neither can know"},
-	{"both power-cycled, no witness, link lost", Params{Name: "row-dark-both", Start: FromPowerless, Eager: true}, false,
-		"each may lack the other's last writes"},
+	{"node dies, then witness, then the survivor reboots", Params{
+		Name: "row-solo-boots", Start: FromSolo, Eager: true,
+		Budget: Budget{Crash: 1},
+	}, true, ""},
+	{"a solo, b returns and is cut while it joins", Params{
+		Name: "row-join-cut", Start: FromSolo, Eager: true, Witness: true, Link: true,
+		Budget: Budget{Cut: 1, Session: 2},
+	}, true, ""},
+	{
+		"witness lost, then a node dies for good",
+		Params{Name: "row-dark-dies", Start: FromPaired, Eager: true, Budget: Budget{Crash: 1, Cut: 1}},
+		false,
+		"the peer may live and hold newer writes; without witness or peer nobody may decide",
+	},
+	{
+		"witness lost, then link lost",
+		Params{Name: "row-dark-cut", Start: FromPaired, Eager: true, Budget: Budget{Cut: 1}},
+		false,
+		"both live; either could be the one that goes on, and neither can know",
+	},
+	{
+		"both power-cycled, no witness, link lost",
+		Params{Name: "row-dark-both", Start: FromPowerless, Eager: true},
+		false,
+		"each may lack the other's last writes",
+	},
 }
 
 // ReachResult counts the states of a row and those from which service cannot come back.
@@ -58,7 +80,7 @@ func (r *Row) Reach() (ReachResult, error) {
 	g := graph{index: map[string]int32{}}
 	g.add(Encode(&w, nil))
 	var good []int32
-	for i := 0; i < len(g.blobs); i++ {
+	for i := 0; i < len(g.blobs); i++ { // it grows meanwhile
 		if len(g.blobs) > maxRowStates {
 			return ReachResult{}, fmt.Errorf("%s: more than %d states", p.Name, maxRowStates)
 		}

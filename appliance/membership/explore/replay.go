@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -63,12 +64,7 @@ func ReplaySeed(text string) (int, error) {
 }
 
 func (p *Params) possible(w *World, a Action) bool {
-	for _, x := range p.Actions(w, nil) {
-		if x == a {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.Actions(w, nil), a)
 }
 
 func parseSeed(text string) (p *Params, path []Action, err error) {

@@ -66,8 +66,16 @@ func oddInputs(t *testing.T, n *Node, peer m.State) {
 		try(t, n, m.Timer{Timer: timer}, false)
 	}
 	for _, e := range []m.Event{
-		m.Boot{}, m.Boot{Record: n.Disk}, m.Resume{}, m.Connected{Session: session}, m.Beat{}, founding(9),
-		m.CopyDone{Session: s.Session}, m.CopyFailed{Session: s.Session}, m.PeerPowered{}, m.PeerPowered{OK: true},
+		m.Boot{},
+		m.Boot{Record: n.Disk},
+		m.Resume{},
+		m.Connected{Session: session},
+		m.Beat{},
+		founding(9),
+		m.CopyDone{Session: s.Session},
+		m.CopyFailed{Session: s.Session},
+		m.PeerPowered{},
+		m.PeerPowered{OK: true},
 	} {
 		try(t, n, e, false)
 	}
@@ -75,8 +83,15 @@ func oddInputs(t *testing.T, n *Node, peer m.State) {
 
 func messages(s m.State) []m.Message {
 	return []m.Message{
-		m.Hello{Record: s.Rec}, m.Hello{}, m.Join{Ep: s.Rec.Ep, High: 9}, m.Prepare{Site: theSite, Tuple: s.Plan}, m.Prepare{},
-		m.PreparedMsg{Ep: s.Rec.High}, m.Commit{Ep: s.Rec.High}, m.BeatMsg{Nonce: 5}, m.BeatAck{Nonce: 5},
+		m.Hello{Record: s.Rec},
+		m.Hello{},
+		m.Join{Ep: s.Rec.Ep, High: 9},
+		m.Prepare{Site: theSite, Tuple: s.Plan},
+		m.Prepare{},
+		m.PreparedMsg{Ep: s.Rec.High},
+		m.Commit{Ep: s.Rec.High},
+		m.BeatMsg{Nonce: 5},
+		m.BeatAck{Nonce: 5},
 	}
 }
 

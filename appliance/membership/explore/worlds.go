@@ -12,41 +12,73 @@ func world(p Params) *Params {
 // Complete, Deep and Wide are the worlds of each engine, in the order in which they are run.
 var (
 	Complete = []*Params{
-		world(Params{Name: "founding", Start: FromFresh, Eager: true, Witness: true, Link: true, NoRun: true,
-			Budget: Budget{Crash: 1, Cut: 1, Session: 2}}),
-		world(Params{Name: "node-dies", Start: FromPaired, Eager: true, Witness: true,
-			Budget: Budget{Crash: 1, Cut: 1, Write: 1}}),
-		world(Params{Name: "link-lost", Start: FromPaired, Eager: true, Witness: true, Link: true,
-			Budget: Budget{Cut: 1, Session: 1}}),
-		world(Params{Name: "power-cycle", Start: FromPowerless, Eager: true, Witness: true, Link: true,
-			Budget: Budget{Session: 1}}),
-		world(Params{Name: "rejoin", Start: FromSolo, Eager: true, Witness: true, Link: true,
-			Budget: Budget{Session: 1, Write: 1}}),
-		world(Params{Name: "cut-in-join", Start: FromSolo, Eager: true, Witness: true, Link: true, NoRun: true,
-			Budget: Budget{Cut: 1, Session: 2}}),
-		world(Params{Name: "lease-end", Start: FromPaired, Clocks: true, Eager: true, Witness: true, NoFence: true,
-			Budget: Budget{Cut: 1, Skew: 1}}),
-		world(Params{Name: "lease", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, OneSide: true, Eager: true, Witness: true, NoFence: true,
-			Budget: Budget{Cut: 1, Skew: 1}}),
+		world(Params{
+			Name: "founding", Start: FromFresh, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Crash: 1, Cut: 1, Session: 2},
+		}),
+		world(Params{
+			Name: "node-dies", Start: FromPaired, Eager: true, Witness: true,
+			Budget: Budget{Crash: 1, Cut: 1, Write: 1},
+		}),
+		world(Params{
+			Name: "link-lost", Start: FromPaired, Eager: true, Witness: true, Link: true,
+			Budget: Budget{Cut: 1, Session: 1},
+		}),
+		world(Params{
+			Name: "power-cycle", Start: FromPowerless, Eager: true, Witness: true, Link: true,
+			Budget: Budget{Session: 1},
+		}),
+		world(Params{
+			Name: "rejoin", Start: FromSolo, Eager: true, Witness: true, Link: true,
+			Budget: Budget{Session: 1, Write: 1},
+		}),
+		world(Params{
+			Name: "cut-in-join", Start: FromSolo, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Cut: 1, Session: 2},
+		}),
+		world(Params{
+			Name: "lease-end", Start: FromPaired, Clocks: true, Eager: true, Witness: true, NoFence: true,
+			Budget: Budget{Cut: 1, Skew: 1},
+		}),
+		world(Params{
+			Name: "lease", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, OneSide: true, Eager: true, Witness: true, NoFence: true,
+			Budget: Budget{Cut: 1, Skew: 1},
+		}),
 	}
 	Deep = []*Params{
-		world(Params{Name: "clocks", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, OneSide: true, Eager: true, Witness: true,
-			Link: true, Budget: Budget{Crash: 1, Cut: 1, Unknown: 1, Session: 1, Skew: 1}}),
-		world(Params{Name: "effects", Start: FromPaired, Witness: true, Link: true,
-			Budget: Budget{Crash: 1, Cut: 2, Dup: 1, Unknown: 1, Restart: 1, Write: 1, Session: 2}}),
+		world(Params{
+			Name: "clocks", Start: FromPaired, Clocks: true, Beats: true, OneBeat: true, OneSide: true, Eager: true, Witness: true,
+			Link: true, Budget: Budget{Crash: 1, Cut: 1, Unknown: 1, Session: 1, Skew: 1},
+		}),
+		world(Params{
+			Name: "effects", Start: FromPaired, Witness: true, Link: true,
+			Budget: Budget{Crash: 1, Cut: 2, Dup: 1, Unknown: 1, Restart: 1, Write: 1, Session: 2},
+		}),
 	}
 	Wide = []*Params{
-		world(Params{Name: "walk-cuts", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
-			Budget: Budget{Cut: 4, Session: 12}}),
-		world(Params{Name: "walk-votes", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
-			Budget: Budget{Crash: 3, Cut: 6, Dup: 2, Restart: 1, Session: 12}}),
-		world(Params{Name: "walk-lease", Start: FromPaired, Clocks: true, Beats: true, Eager: true, Witness: true, NoFence: true,
-			Budget: Budget{Cut: 1, Dup: 4, Crash: 1, Skew: 1}}),
-		world(Params{Name: "walk", Start: FromPaired, Witness: true, Link: true, Beats: true,
-			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16}}),
-		world(Params{Name: "walk-clocks", Start: FromPaired, Clocks: true, Beats: true, Witness: true, Link: true,
-			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16, Skew: 1}}),
-		world(Params{Name: "walk-fresh", Start: FromFresh, Clocks: true, Beats: true, Witness: true, Link: true,
-			Budget: Budget{Crash: 4, Cut: 4, Dup: 2, Unknown: 1, Write: 4, Restart: 2, Session: 12, Skew: 1}}),
+		world(Params{
+			Name: "walk-cuts", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Cut: 4, Session: 12},
+		}),
+		world(Params{
+			Name: "walk-votes", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Crash: 3, Cut: 6, Dup: 2, Restart: 1, Session: 12},
+		}),
+		world(Params{
+			Name: "walk-lease", Start: FromPaired, Clocks: true, Beats: true, Eager: true, Witness: true, NoFence: true,
+			Budget: Budget{Cut: 1, Dup: 4, Crash: 1, Skew: 1},
+		}),
+		world(Params{
+			Name: "walk", Start: FromPaired, Witness: true, Link: true, Beats: true,
+			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16},
+		}),
+		world(Params{
+			Name: "walk-clocks", Start: FromPaired, Clocks: true, Beats: true, Witness: true, Link: true,
+			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16, Skew: 1},
+		}),
+		world(Params{
+			Name: "walk-fresh", Start: FromFresh, Clocks: true, Beats: true, Witness: true, Link: true,
+			Budget: Budget{Crash: 4, Cut: 4, Dup: 2, Unknown: 1, Write: 4, Restart: 2, Session: 12, Skew: 1},
+		}),
 	}
 )

@@ -348,8 +348,7 @@ func sectorMask(at int64, n int) uint8 {
 }
 
 func errnoOf(err error) syscall.Errno {
-	var e syscall.Errno
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
 		return e
 	}
 	return syscall.EIO

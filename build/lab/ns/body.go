@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
@@ -142,9 +143,7 @@ func (b *Body) Services() map[string]control.Service {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := make(map[string]control.Service, len(b.services))
-	for k, v := range b.services {
-		out[k] = v
-	}
+	maps.Copy(out, b.services)
 	return out
 }
 

@@ -2,6 +2,7 @@ package crashdev
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"duet/replication/block"
@@ -47,7 +48,7 @@ type Op struct {
 func (d *Device) Hook(f func(Op) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.hooks = append(d.hooks[:len(d.hooks):len(d.hooks)], f)
+	d.hooks = append(slices.Clip(d.hooks), f)
 }
 
 // FailNth makes the k-th call of these kinds from now (1 is the next) fail with err. A failed read is alone;
