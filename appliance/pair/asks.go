@@ -13,16 +13,43 @@ import (
 // Limits of what runs beside the loop.
 const (
 	witnessPatience = 12 * time.Second // one call; the core repeats every 2 s with the same nonce, and a late reply counts
-	maxWitnessCalls = 8                // patience / repeat, and one to spare
+	maxWitnessCalls = 7                // of one attempt: patience / repeat, and one to spare
 	fencePatience   = 15 * time.Second // the runner ends by itself within 10 s
 	powerOnPatience = 60 * time.Second
 )
 
 // asks is what is under way outside. Owned by the loop.
 type asks struct {
-	witness     int
+	witness     map[membership.WitnessOp]*attempt // the newest of each operation
 	fenceCancel context.CancelFunc
 	powering    bool
+}
+
+// attempt is one nonce at the witness, asked for once and again.
+type attempt struct {
+	nonce uint64
+	calls int // under way
+	ctx   context.Context
+	end   context.CancelFunc
+}
+
+// attempt of this nonce. A new one ends the calls of the one before it: that nonce is dead, its answer would change
+// nothing, and a site whose link comes and goes must not spend its calls on the dead.
+func (d *Driver) attempt(op membership.WitnessOp, nonce uint64) *attempt {
+	if d.asks.witness == nil {
+		d.asks.witness = map[membership.WitnessOp]*attempt{}
+	}
+	a := d.asks.witness[op]
+	if a != nil && a.nonce == nonce {
+		return a
+	}
+	if a != nil {
+		a.end()
+	}
+	a = &attempt{nonce: nonce}
+	a.ctx, a.end = context.WithCancel(d.ctx)
+	d.asks.witness[op] = a
+	return a
 }
 
 func (d *Driver) askWitness(e membership.AskWitness) {
@@ -43,15 +70,19 @@ func (d *Driver) pushWitness(e membership.PushWitness) {
 // callWitness asks once. Silence is no answer and no input; the core asks again.
 func (d *Driver) callWitness(op membership.WitnessOp, r wire.Request) {
 	w := d.site.Witness
-	if w == nil || d.asks.witness >= maxWitnessCalls {
+	a := d.attempt(op, r.Nonce)
+	if w == nil || a.calls >= maxWitnessCalls {
 		return
 	}
-	d.asks.witness++
+	a.calls++
 	d.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(d.ctx, witnessPatience)
+		ctx, cancel := context.WithTimeout(a.ctx, witnessPatience)
 		defer cancel()
 		reply, err := w.Do(ctx, r)
-		d.post(input{do: func() { d.asks.witness-- }})
+		d.post(input{do: func() { a.calls-- }})
+		if a.ctx.Err() != nil {
+			return // nobody asks any more
+		}
 		if err != nil {
 			d.log.Warn("witness does not answer", "op", r.Op.String(), "error", err.Error())
 			return

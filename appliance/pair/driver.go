@@ -48,7 +48,9 @@ type Driver struct {
 	laneSeen control.LinkEvent // the last one, whatever it belongs to
 	asks     asks
 	resumed  bool
-	number   uint64 // of the input, for the flight record
+	// unsnapped: the last snapshot could not be written
+	unsnapped bool
+	number    uint64 // of the input, for the flight record
 
 	view  atomic.Pointer[View]
 	trail trail
@@ -312,9 +314,24 @@ func (d *Driver) saveSnapshot() error {
 	if link.Session != uint64(d.state.Session) {
 		link = peerlink.Resume{} // the core has dropped it, or has not heard of it yet
 	}
-	return writeSnapshot(d.cfg.RunDir, snapshot{
+	err := writeSnapshot(d.cfg.RunDir, snapshot{
 		BootID: d.cfg.BootID, Seq: d.state.Rec.Seq, State: d.state, Link: link, GrantSequence: granted + grantsPerStep,
 	})
+	if err == nil {
+		d.unsnapped = false
+		return nil
+	}
+	// Without a snapshot the next duetd of this boot kills and begins anew (R1): that is safe, and no reason to kill what
+	// runs now. An old snapshot is not safe: it may pass for this state.
+	if gone := dropSnapshot(d.cfg.RunDir); gone != nil {
+		return errors.Join(err, gone)
+	}
+	if !d.unsnapped {
+		d.unsnapped = true
+		d.log.Error("no snapshot: a restart of duetd would stop what runs here", "error", err.Error())
+		d.trail.note("no-snapshot", err.Error())
+	}
+	return nil
 }
 
 // belong follows the record into a site, or out of one that was never founded.

@@ -6,10 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -513,4 +515,63 @@ func TestPermissionCarriesTheDeadline(t *testing.T) {
 	})
 	_ = stop()
 	r.sane()
+}
+
+// silentWitness counts the calls that wait for it.
+type silentWitness struct{ waiting atomic.Int32 }
+
+func (w *silentWitness) Do(ctx context.Context, _ wire.Request) (wire.Reply, error) {
+	w.waiting.Add(1)
+	defer w.waiting.Add(-1)
+	<-ctx.Done()
+	return wire.Reply{}, ctx.Err()
+}
+
+// Calls of dead attempts end, so that a new attempt is asked for at once, however often the link comes and goes.
+func TestANewAttemptEndsTheCallsOfTheOld(t *testing.T) {
+	w := &silentWitness{}
+	d := &Driver{
+		site: Site{Witness: w}, log: slog.New(slog.DiscardHandler), inputs: make(chan input, inputQueue), done: make(chan struct{}),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.ctx = ctx
+	for range 2 * maxWitnessCalls {
+		d.askWitness(membership.AskWitness{Nonce: 1})
+	}
+	until(t, "the calls of the first attempt, to their limit", func() bool { return w.waiting.Load() == maxWitnessCalls })
+	for nonce := range membership.Nonce(20) {
+		d.askWitness(membership.AskWitness{Nonce: nonce + 2})
+	}
+	until(t, "one call, of the last attempt", func() bool { return w.waiting.Load() == 1 })
+	d.pushWitness(membership.PushWitness{Nonce: 1})
+	until(t, "a PUSH beside the CAS", func() bool { return w.waiting.Load() == 2 })
+	cancel()
+	close(d.done)
+	d.wg.Wait()
+}
+
+// A tmpfs that is full costs the snapshot, not what runs; an old snapshot does not stay behind.
+func TestWithoutASnapshotTheNodeGoesOn(t *testing.T) {
+	r := newRig(t)
+	r.guests.wanted = []membership.ResourceID{1}
+	_, stop, _ := r.run(nil)
+	until(t, "resource 1 runs", func() bool { return r.guests.runs() == 0b010 })
+	_ = stop()
+	if err := os.Mkdir(r.path(snapshotName+".new"), 0o700); err != nil { // no snapshot can be written
+		t.Fatal(err)
+	}
+	r.guests.wanted = []membership.ResourceID{1, 2}
+	_, stop, ended := r.run(nil)
+	until(t, "both resources run", func() bool {
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		default:
+		}
+		return r.guests.runs() == 0b110
+	})
+	_ = stop()
+	if _, err := os.Stat(r.path(snapshotName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an old snapshot stays behind: %v", err)
+	}
 }

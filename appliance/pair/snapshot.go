@@ -45,6 +45,13 @@ func writeSnapshot(dir string, s snapshot) error {
 	return nil
 }
 
+func dropSnapshot(dir string) error {
+	if err := os.Remove(filepath.Join(dir, snapshotName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return nil
+}
+
 // readSnapshot returns a snapshot iff it belongs to this boot and to this record. Anything else is a boot (R1).
 func readSnapshot(dir, bootID string, seq uint64) (snapshot, bool, error) {
 	b, err := os.ReadFile(filepath.Join(dir, snapshotName))
