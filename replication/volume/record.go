@@ -64,7 +64,7 @@ func (r Right) handshake() handshake.Right {
 // Arm records that the leg is in use (O4) and the grant it obeys, before it can be written on a lane.
 func (v *Volume) Arm() error {
 	v.mu.Lock()
-	ready, failed, r := v.facts.Ready, v.facts.Failed, v.right
+	ready, failed, r, boot := v.facts.Ready, v.facts.Failed, v.right, v.bootToRecord()
 	v.mu.Unlock()
 	if !ready || failed {
 		return errors.New("no usable leg")
@@ -73,9 +73,9 @@ func (v *Volume) Arm() error {
 	if s.Flags&meta.FlagOpen != 0 && s.GrantEpoch == r.Epoch && s.Legs == uint8(r.Legs) && s.Owner == uint8(r.Owner) {
 		return nil
 	}
-	err := v.meta.Change(func(s *meta.Superblock) {
+	err := v.change(func(s *meta.Superblock) {
 		s.Flags |= meta.FlagOpen
-		v.stampGrant(s, r)
+		stampGrant(s, r, boot)
 	})
 	if err != nil {
 		return v.legError("open flag", err)
@@ -129,7 +129,7 @@ func (v *Volume) finish(l *link.Lane, role stage.Role, r Result, change func(*me
 	v.recording.Lock()
 	defer v.recording.Unlock()
 	v.mu.Lock()
-	over := v.lane != l || v.facts.Role != role || role == stage.Source && v.facts.Phase != stage.Holding
+	over := v.lane != l || v.facts.Failed || v.facts.Role != role || role == stage.Source && v.facts.Phase != stage.Holding
 	if !over && role == stage.Sink {
 		v.meta.Dirty().Clear(0, v.size/Block) // the source's version stands now
 	}
@@ -140,7 +140,9 @@ func (v *Volume) finish(l *link.Lane, role stage.Role, r Result, change func(*me
 	if err := v.data.Sync(); err != nil {
 		return v.legError("sync", err)
 	}
-	err := v.meta.Change(func(s *meta.Superblock) {
+	// The target has synced all that it acknowledged: the proof's barrier and FinishSink's own sync came after it.
+	v.meta.Covered(v.meta.Mark())
+	err := v.change(func(s *meta.Superblock) {
 		change(s)
 		s.State = meta.UpToDate
 		s.Current, s.Base = r.Generation, meta.Generation{}
@@ -178,6 +180,7 @@ func (v *Volume) finished(l *link.Lane, role stage.Role) error {
 	v.unsynced.Clear(0, v.unsynced.Blocks())
 	v.facts.InStep, v.facts.Sound = true, true
 	v.facts.Phase = stage.Holding
+	v.pledged = true
 	if v.right.Mode == control.Paired || v.right.Mode == control.Prepared {
 		v.endCopy()
 	}
@@ -287,7 +290,7 @@ func (v *Volume) Armed() bool {
 func (v *Volume) Found(g meta.Generation) error {
 	v.recording.Lock()
 	defer v.recording.Unlock()
-	err := v.meta.Change(func(s *meta.Superblock) {
+	err := v.change(func(s *meta.Superblock) {
 		if s.State == meta.New {
 			s.State, s.Current = meta.UpToDate, g
 		}

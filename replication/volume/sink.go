@@ -59,7 +59,7 @@ func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Genera
 	if ctx.Err() != nil {
 		return nil
 	}
-	err := v.meta.Change(func(s *meta.Superblock) {
+	err := v.change(func(s *meta.Superblock) {
 		s.Flags |= meta.FlagOpen
 		if excluded {
 			s.State = meta.Inconsistent
@@ -128,6 +128,11 @@ func (v *Volume) takeMap(s *source, f *link.Frame) error {
 // Frame takes a frame of lane l for this volume, in lane order and without waiting for a device. An error ends
 // the lane. The payload is given back here.
 func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
+	switch f.Type {
+	case link.Write, link.Zero, link.Resync:
+		return v.apply(l, f)
+	default:
+	}
 	v.mu.Lock()
 	facts, mine, copying, sink := v.facts, v.lane == l, v.copying, v.sink
 	v.mu.Unlock()
@@ -135,17 +140,6 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 		return drop(f, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID))
 	}
 	switch f.Type {
-	case link.Write, link.Zero:
-		if !stage.TakesWrites(facts) {
-			return drop(f, fmt.Errorf("%w: write in stage %s", link.ErrFrame, stage.Of(facts)))
-		}
-		return v.apply(l, f)
-	case link.Resync:
-		if sink == nil {
-			return drop(f, fmt.Errorf("%w: resync without a copy", link.ErrFrame))
-		}
-		v.count.resync.Add(int64(len(f.Payload)))
-		return v.apply(l, f)
 	case link.Flush:
 		v.spawn(func() { l.Ack(f.Request, v.syncStatus()) })
 		return drop(f, nil)
@@ -179,15 +173,18 @@ func (v *Volume) spawn(f func()) {
 	go func() { defer v.wg.Done(); f() }()
 }
 
-// apply writes a frame's blocks. The place in the overlap lock is taken here, in lane order.
+// apply writes a frame's blocks. The place in the overlap lock is taken here, in lane order, and under the same grant
+// that admits the frame: after a takeover no write of the old owner can still come and get in line behind ours.
 func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 	off, n := int64(f.Offset), int64(f.Length)
 	if v.inRange(off, n) != nil || n > MaxRequest || f.Type == link.Zero != (len(f.Payload) == 0) ||
 		f.Type != link.Zero && int64(len(f.Payload)) != n || f.Request == 0 {
 		return drop(f, fmt.Errorf("%w: range of a write", link.ErrFrame))
 	}
-	v.leaves.touch(off, n)
-	c := v.locks.enqueue(off/Block, n/Block, true)
+	c, err := v.admit(l, f, off, n)
+	if err != nil {
+		return drop(f, err)
+	}
 	v.spawn(func() {
 		<-c.granted
 		status := v.write(f, off, n)
@@ -197,6 +194,23 @@ func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 		l.Ack(f.Request, status)
 	})
 	return nil
+}
+
+func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.lane != l || !v.facts.Ready:
+		return nil, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID)
+	case f.Type == link.Resync && v.sink == nil:
+		return nil, fmt.Errorf("%w: resync without a copy", link.ErrFrame)
+	case f.Type != link.Resync && !stage.TakesWrites(v.facts):
+		return nil, fmt.Errorf("%w: write in stage %s", link.ErrFrame, stage.Of(v.facts))
+	case f.Type == link.Resync:
+		v.count.resync.Add(n)
+	}
+	v.leaves.touch(off, n)
+	return v.locks.enqueue(off/Block, n/Block, true), nil
 }
 
 func (v *Volume) write(f *link.Frame, off, n int64) uint32 {

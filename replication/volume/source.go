@@ -19,6 +19,7 @@ const (
 	pieceBytes    = 256 << 10 // one RESYNC: locked, read, enqueued, unlocked
 	digestBytes   = 16        // of SHA-256, per block: CRC32C is too weak to skip a copy
 	digestWindow  = 4         // extents compared ahead
+	passPieces    = 64        // looked for at a time; fewer: requests need to be held only for a moment
 	mapChunkBytes = 32 << 10  // of dirty bits, per MAP frame
 )
 
@@ -122,7 +123,7 @@ func (s *source) record() error {
 	if s.ctx.Err() != nil {
 		return errCopyOver
 	}
-	err := v.meta.Change(func(sb *meta.Superblock) {
+	err := v.change(func(sb *meta.Superblock) {
 		sb.Flags |= meta.FlagOpen
 		if s.keep {
 			sb.ResyncFlags |= meta.ResyncUnconfirmed
@@ -210,11 +211,11 @@ func (s *source) Hold() error {
 // Release lets writes go on after a proof that failed.
 func (s *source) Release() { s.setPhase(stage.Copying) }
 
-// converge sends dirty blocks in ascending order until none is left without a frame in flight; while held,
-// until none is in flight either.
+// converge sends dirty blocks in ascending order until none is left and none in flight. While requests go on there
+// is always one more; then a pass that finds few is enough, and the hold sends what came since.
 func (s *source) converge() error {
 	v := s.v
-	buf := make([]interval, 0, 64)
+	buf := make([]interval, 0, passPieces)
 	for {
 		buf = s.pass(buf[:0])
 		for _, piece := range buf {
@@ -222,31 +223,24 @@ func (s *source) converge() error {
 				return err
 			}
 		}
-		if len(buf) > 0 {
+		if len(buf) == cap(buf) {
 			continue
 		}
-		err := s.until(func() bool {
-			return len(v.lastSent) == 0 || s.failed != nil || v.facts.Phase == stage.Copying && s.live
-		})
-		if err != nil {
+		v.mu.Lock()
+		failed, left, served := s.failed, v.meta.Dirty().Count(), s.live && v.facts.Phase == stage.Copying
+		v.mu.Unlock()
+		switch {
+		case failed != nil:
+			return failed
+		case served, left == 0:
+			return nil
+		case len(buf) > 0:
+			continue
+		}
+		if err := s.until(func() bool { return len(v.lastSent) == 0 || s.failed != nil }); err != nil {
 			return err
 		}
-		v.mu.Lock()
-		failed, left := s.failed, v.meta.Dirty().Count()
-		v.mu.Unlock()
-		if failed != nil {
-			return failed
-		}
-		if left == 0 || s.live && v.phase() == stage.Copying {
-			return nil
-		}
 	}
-}
-
-func (v *Volume) phase() stage.Phase {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.facts.Phase
 }
 
 // pass lists pieces of dirty blocks that are not on their way.

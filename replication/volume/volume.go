@@ -126,6 +126,7 @@ type Volume struct {
 	clean     bool         // this leg's divergence is known (handshake.Leg.Clean)
 	rebooted  bool
 	excluding bool
+	pledged   bool // the copy is finished and may have been reported: nothing alone before the stage of the grant changes
 	copying   *source
 	sink      *sink
 	flushing  *flushBatch
@@ -234,6 +235,9 @@ func (v *Volume) Grant(r Right, deadline int64) {
 	}
 	old := v.right
 	v.right = r
+	if !sameStage(r, old) {
+		v.pledged = false
+	}
 	f := &v.facts
 	f.Mode, f.Owner = r.Mode, r.Owner == v.Self
 	f.Self, f.Peer = r.Legs.Has(v.Self), r.Legs.Has(v.Self^1)
@@ -256,6 +260,12 @@ func (v *Volume) Grant(r Right, deadline int64) {
 // copies says that a copy goes on under the new grant: only while mode and session stay.
 func copies(r, old Right) bool {
 	return r.Session == old.Session && r.Mode == old.Mode && r.Legs == old.Legs
+}
+
+// sameStage says that the membership is where it was: a grant that moves only an owner or the legs may come while the
+// report of a finished copy is on its way, and must not release what is held since its barrier (protocol.md R14).
+func sameStage(r, old Right) bool {
+	return r.Mode == old.Mode && r.Session == old.Session && r.Epoch == old.Epoch && r.Prepared == old.Prepared
 }
 
 // detachLane forgets the lane: nothing is known to be equal any more. The caller holds mu.
@@ -302,14 +312,20 @@ func (v *Volume) LaneUp(l *link.Lane, handle uint32) {
 	v.wake()
 }
 
-// LaneDown is the end of that lane.
-func (v *Volume) LaneDown(l *link.Lane) {
+// LaneDown is the end of that lane. void says that no finished copy of this session was reported, nor will be before
+// another one: then a source that had finished its part goes on alone. After a report only the grant decides.
+func (v *Volume) LaneDown(l *link.Lane, void bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.lane == l {
-		v.detachLane()
-		v.wake()
+	if v.lane != l {
+		return
 	}
+	v.detachLane()
+	if void {
+		v.pledged = false
+	}
+	v.wake()
+	v.consider()
 }
 
 // InStep says that the legs are equal on this lane except for writes that their owner sends again.
@@ -322,7 +338,6 @@ func (v *Volume) InStep(l *link.Lane) {
 	v.endCopy()
 	v.facts.InStep, v.facts.Sound = true, true
 	v.clean, v.rebooted = true, false
-	v.suspect.Clear(0, v.suspect.Blocks())
 	v.wake()
 }
 
@@ -333,7 +348,7 @@ func (v *Volume) consider() {
 	// A copy may have begun before the exclusion was durable; its source waits for it. After the hold began only
 	// the next grant decides.
 	open := f.Role == stage.NoCopy || f.Role == stage.Source && f.Phase == stage.Exchange
-	if alone && open && f.Ready && !f.Failed && !f.Excluded && !v.excluding && !v.closed {
+	if alone && open && !v.pledged && f.Ready && !f.Failed && !f.Excluded && !v.excluding && !v.closed {
 		v.excluding = true
 		v.wg.Add(1)
 		go v.exclude(v.right)
@@ -380,9 +395,10 @@ func (v *Volume) recordExclusion(r Right) error {
 	v.unsyncedToDirty()
 	v.unsynced.Clear(0, v.unsynced.Blocks())
 	v.suspectToDirty()
+	boot := v.bootToRecord()
 	v.mu.Unlock()
-	err := v.meta.Change(func(s *meta.Superblock) {
-		v.stampGrant(s, r)
+	err := v.change(func(s *meta.Superblock) {
+		stampGrant(s, r, boot)
 		s.Flags |= meta.FlagOpen
 		s.ResyncFlags &^= meta.ResyncUnconfirmed // whatever it was the source of, it stands alone now
 		if s.Base.IsZero() {
@@ -412,11 +428,31 @@ func (v *Volume) suspectToDirty() {
 	v.suspect.Clear(0, v.suspect.Blocks())
 }
 
-// stampGrant records the last grant obeyed.
-func (v *Volume) stampGrant(s *meta.Superblock, r Right) {
-	s.GrantEpoch, s.Legs, s.Owner, s.LegsVersion = r.Epoch, uint8(r.Legs), uint8(r.Owner), uint64(r.Version)
+// change is meta.Change for everything but a failure: a leg that failed stays failed, whatever else was on its way.
+func (v *Volume) change(f func(*meta.Superblock)) error {
+	return v.meta.Change(func(s *meta.Superblock) {
+		was := s.State
+		f(s)
+		if was == meta.Failed {
+			s.State = was
+		}
+	})
+}
+
+// bootToRecord is this boot for a leg whose divergence is known; an unclean leg keeps the boot that made it so. The
+// caller holds mu.
+func (v *Volume) bootToRecord() (boot meta.ID) {
 	if v.clean {
-		s.Boot = v.boot
+		return v.boot
+	}
+	return boot
+}
+
+// stampGrant records the last grant obeyed, and the boot if there is one to record.
+func stampGrant(s *meta.Superblock, r Right, boot meta.ID) {
+	s.GrantEpoch, s.Legs, s.Owner, s.LegsVersion = r.Epoch, uint8(r.Legs), uint8(r.Owner), uint64(r.Version)
+	if !boot.IsZero() {
+		s.Boot = boot
 	}
 }
 

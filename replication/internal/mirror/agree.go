@@ -108,7 +108,7 @@ func (m *Mirror) LaneDown(l *link.Lane, _ error) {
 		m.forgetRecords()
 	}
 	for _, e := range m.volumes {
-		e.vol.LaneDown(l)
+		e.vol.LaneDown(l, m.copy.done == nil)
 	}
 	m.emit(control.Event{Link: &control.LinkEvent{Session: l.Session, Up: false, Path: l.Path}})
 }

@@ -1,0 +1,196 @@
+package volume
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"duet/replication/block"
+	"duet/replication/block/crashdev"
+	"duet/replication/control"
+	"duet/replication/link"
+	"duet/replication/meta"
+	"duet/replication/volume/stage"
+)
+
+const testBytes = 2 * meta.ExtentBytes
+
+// newLeg is an attached volume of node a with a leg in memory.
+func newLeg(t *testing.T, state meta.State) (v *Volume, md *crashdev.Device) {
+	t.Helper()
+	id, md := meta.ID{1}, crashdev.New(meta.SizeFor(testBytes))
+	err := meta.Format(md, meta.Superblock{
+		Site: meta.ID{2}, Volume: id, VolumeBytes: testBytes, State: state, Current: meta.Generation{Epoch: 1, Nonce: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := meta.Open(md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v = New(id, "disk", testBytes, 0, Env{Log: slog.New(slog.DiscardHandler)})
+	if err := v.Attach(crashdev.New(testBytes), m, meta.ID{3}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Close() })
+	return v, md
+}
+
+func (v *Volume) awaitStage(t *testing.T, want stage.Stage) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		v.mu.Lock()
+		is, changed := stage.Of(v.facts), v.changed
+		v.mu.Unlock()
+		if is == want {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("stage %s, never %s", is, want)
+		}
+	}
+}
+
+// finishedSource is a solo source that has recorded the end of its copy on lane l.
+func finishedSource(t *testing.T, l *link.Lane) (*Volume, Right) {
+	t.Helper()
+	v, _ := newLeg(t, meta.UpToDate)
+	r := Right{Mode: control.Solo, Epoch: 2, Session: 7, Legs: 1}
+	v.Grant(r, 0)
+	v.awaitStage(t, stage.Alone)
+	v.LaneUp(l, 1)
+	s, err := v.BeginSource(l, false, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.setPhase(stage.Holding)
+	if err := v.FinishSource(l, Result{Generation: v.Generation(), Root: Leaf{1}, Epoch: 2}); err != nil {
+		t.Fatal(err)
+	}
+	v.awaitStage(t, stage.Preparing)
+	return v, r
+}
+
+// Proves: protocol.md R17. The lane goes after this volume recorded the end of its copy, and before the copy of all
+// volumes was reported: nobody was told, so this leg goes on alone, under a generation of its own.
+func TestFinishedCopyThatWasNotReported(t *testing.T) {
+	var l link.Lane
+	v, _ := finishedSource(t, &l)
+	before := v.Generation()
+	v.LaneDown(&l, true)
+	v.awaitStage(t, stage.Alone)
+	if v.Generation() == before {
+		t.Error("alone under the generation that the other leg has")
+	}
+}
+
+// Proves: protocol.md R14. A reported copy may be committed at any moment: nothing is acknowledged alone, whatever
+// happens to the lane or to owners, until the grant says that it is committed or void.
+func TestReportedCopyHoldsUntilTheGrant(t *testing.T) {
+	var l link.Lane
+	v, r := finishedSource(t, &l)
+	v.LaneDown(&l, false)
+	r.Owner = 1 // R8 moves an owner while the report is on its way
+	v.Grant(r, 0)
+	v.mu.Lock()
+	excluding, is := v.excluding, stage.Of(v.facts)
+	v.mu.Unlock()
+	if excluding || is != stage.Held {
+		t.Fatalf("stage %s, excluding %v", is, excluding)
+	}
+	r.Session, r.Owner = 0, 0
+	v.Grant(r, 0)
+	v.awaitStage(t, stage.Alone)
+}
+
+// Proves: replication.md section 7. A frame takes its place in the overlap lock under the grant that admitted it:
+// otherwise a write of the old owner could land on top of what this node acknowledged alone after a takeover.
+func TestFrameIsAdmittedAndLockedAtOnce(t *testing.T) {
+	v, _ := newLeg(t, meta.UpToDate)
+	v.Grant(Right{Mode: control.Paired, Epoch: 2, Session: 7, Legs: 3, Owner: 1}, Boottime()+int64(time.Hour))
+	var l link.Lane
+	v.LaneUp(&l, 1)
+	v.InStep(&l)
+	v.leaves.set(0, Leaf{})
+	v.locks.mu.Lock() // the frame gets as far as the lock
+	done := make(chan error, 1)
+	f := &link.Frame{Type: link.Write, Request: 1, Length: Block, Payload: block.Get(Block)}
+	go func() { done <- v.Frame(&l, f) }()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !v.leaves.isStale(0) {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the frame was not taken")
+		}
+	}
+	free := v.mu.TryLock()
+	if free {
+		v.mu.Unlock()
+	}
+	v.locks.mu.Unlock()
+	if free {
+		t.Error("a grant could come between the admission of a write and its lock")
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A leg that failed stays failed, whatever is recorded at the same moment.
+func TestFailedStaysFailed(t *testing.T) {
+	var l link.Lane
+	v, _ := newLeg(t, meta.UpToDate)
+	v.Grant(Right{Mode: control.Solo, Epoch: 2, Session: 7, Legs: 1}, 0)
+	v.awaitStage(t, stage.Alone)
+	v.LaneUp(&l, 1)
+	s, err := v.BeginSource(&l, false, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.setPhase(stage.Holding)
+	_ = v.legError("read", errors.New("medium error")) //nolint:errcheck // the point is what it records
+	if err := v.FinishSource(&l, Result{Generation: v.Generation(), Root: Leaf{1}, Epoch: 2}); err == nil {
+		t.Error("a failed leg took part in a finished copy")
+	}
+	v.Quiesce(t.Context())
+	v.Close()
+	if s := v.meta.Super(); s.State != meta.Failed {
+		t.Errorf("recorded as %s", s.State)
+	}
+}
+
+// Proves: replication.md O6. The end of a copy says that the target has synced everything: no block stays marked on
+// disk, or a planned restart would compare the whole volume.
+func TestNothingStaysMarkedAfterTheEnd(t *testing.T) {
+	var l link.Lane
+	v, md := newLeg(t, meta.UpToDate)
+	v.Grant(Right{Mode: control.Solo, Epoch: 2, Session: 7, Legs: 1}, 0)
+	v.awaitStage(t, stage.Alone)
+	v.LaneUp(&l, 1)
+	s, err := v.BeginSource(&l, false, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.meta.Dirty().Set(5, 3)
+	v.meta.Acked(5, 3)
+	s.setPhase(stage.Holding)
+	if err := v.FinishSource(&l, Result{Generation: v.Generation(), Root: Leaf{1}, Epoch: 2}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := meta.Open(md.CutPick(func(crashdev.Pending) bool { return false }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if n := m.Dirty().Count(); n != 0 {
+		t.Errorf("%d blocks are marked on disk", n)
+	}
+}
