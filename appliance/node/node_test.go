@@ -487,3 +487,16 @@ func TestRuntimeChangesAreNotLost(t *testing.T) {
 		t.Errorf("%d of 16 changes are kept, version %d", len(r.StoppedVMs), r.Version)
 	}
 }
+
+// A fresh node takes no runtime document: the next founding would begin with another site's setup as complete.
+func TestAFreshNodeTakesNoRuntime(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	n := p.nodes[0]
+	if err := n.toldRuntime([]byte(`{"epoch":3,"version":5,"setup_complete":true,"outlets_proven":{},"bmc_proven":{},"stopped_vms":{}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if r := n.store.Runtime(); r.SetupComplete || r.Version != 0 {
+		t.Errorf("%+v", r)
+	}
+}

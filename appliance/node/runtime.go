@@ -11,6 +11,9 @@ import (
 // toldRuntime takes the peer's runtime document if it is newer. Two that claim the same version were written on both
 // sides of a cut; the pair owner writes the next one, with what either side says to be true.
 func (n *Node) toldRuntime(body []byte) error {
+	if _, founded := n.document(); !founded {
+		return nil // of a site that this node does not belong to; the next founding here would begin with it
+	}
 	r, err := site.ParseRuntime(body)
 	if err != nil {
 		return err
