@@ -93,7 +93,8 @@ type Volume struct {
 	Leg            string   `json:"leg"`     // state of the answering node's leg
 	Held           bool     `json:"held"`    // writes wait for a grant
 	HeldOps        int      `json:"held_ops"`
-	DirtyBytes     int64    `json:"dirty_bytes"`
+	DirtyBytes     int64    `json:"dirty_bytes"`      // what the other leg lacks now, or may lack
+	CopyDirtyBytes int64    `json:"copy_dirty_bytes"` // of the running or last copy, as the next three: marked when it began
 	ResyncBytes    int64    `json:"resync_bytes"`
 	DigestBytes    int64    `json:"digest_bytes"`
 	RemainingBytes int64    `json:"remaining_bytes"`

@@ -263,6 +263,7 @@ func slot(doc site.Document, name string) int {
 func mirrorFacts(a *api.Volume, m control.VolumeStatus, held bool) {
 	a.Stage, a.Leg, a.Generation = m.Stage, m.LegState, m.Generation
 	a.Held, a.HeldOps, a.DirtyBytes = held || m.Stage == "held", m.HeldOps, m.DirtyBytes
+	a.CopyDirtyBytes = m.Copy.DirtyBytes
 	a.ResyncBytes, a.DigestBytes, a.RemainingBytes = m.Copy.ResyncBytes, m.Copy.DigestBytes, m.Copy.RemainingBytes
 	a.ProvenEpoch, a.LastStallMS = m.ProvenEpoch, m.LastStallMS
 }

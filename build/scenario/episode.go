@@ -193,7 +193,7 @@ func (s *Site) noteCopy(ctx context.Context, name, source string, r *Report) err
 	for _, v := range st.Volumes {
 		r.ResyncBytes[name] += v.ResyncBytes
 		r.DigestBytes[name] += v.DigestBytes
-		r.DirtyBytes[name] += v.DirtyBytes
+		r.DirtyBytes[name] += v.CopyDirtyBytes
 	}
 	s.Say("  in sync by proof: %d bytes marked dirty, %d sent, %d digested",
 		r.DirtyBytes[name], r.ResyncBytes[name], r.DigestBytes[name])

@@ -123,7 +123,7 @@ type Status struct {
 	Volumes  []VolumeStatus
 }
 
-// VolumeStatus tells one leg and its engine. Byte counters count since the daemon's start.
+// VolumeStatus tells one leg and its engine. Reads, Writes and Flushes count since the daemon's start.
 type VolumeStatus struct {
 	ID, Name    string
 	SizeBytes   int64
@@ -140,11 +140,11 @@ type VolumeStatus struct {
 	LastStallMS int64  // longest time a guest request of the last hold waited, ms; 0: none since start
 }
 
-// CopyProgress is about the running or the last copy of a volume.
+// CopyProgress is about the running or the last copy of a volume, a reconcile inside a session too.
 type CopyProgress struct {
 	Running        bool
-	DirtyBytes     int64 // marked different or possibly different when it began
+	DirtyBytes     int64 // marked different or possibly different when it began; the target knows only its own marks
 	ResyncBytes    int64 // bytes of blocks sent or received
 	DigestBytes    int64 // bytes read and digested on this node for comparing and proving
-	RemainingBytes int64
+	RemainingBytes int64 // not compared yet, or different and not sent yet
 }

@@ -272,7 +272,7 @@ func (v *Volume) Status() control.VolumeStatus {
 	st.Generation = fmt.Sprintf("%d:%016x", s.Current.Epoch, s.Current.Nonce)
 	st.ProvenEpoch = s.ProofEpoch
 	st.DirtyBytes = v.meta.Dirty().Count() * Block
-	st.Copy.RemainingBytes = st.DirtyBytes
+	st.Copy.RemainingBytes = st.DirtyBytes + max(v.count.uncompared.Load(), 0)
 	return st
 }
 

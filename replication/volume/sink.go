@@ -26,8 +26,8 @@ type sink struct {
 // BeginSink makes this leg the target of a copy on lane l. excluded: this leg is outside Legs, so it is durably
 // inconsistent before the first block arrives (O7). A leg inside Legs keeps its state: until the copy ends either
 // version of a suspect block is a legal one (replication.md 10.1). The map goes out when that is recorded, and
-// the source sends nothing before it has the map.
-func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded bool) error {
+// the source sends nothing before it has the map. byDigest: every block may differ.
+func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded, byDigest bool) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.lane != l || v.facts.Failed || v.closed {
@@ -38,19 +38,19 @@ func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded bool) er
 	ctx, cancel := context.WithCancel(v.ctx)
 	v.sink = &sink{ctx, cancel}
 	v.facts.Role, v.facts.Phase = stage.Sink, stage.Copying
-	v.count.dirtyAtStart.Store(0)
+	v.count.beginCopy()
 	v.wake()
 	v.wg.Add(1)
 	go func() {
 		defer v.wg.Done()
-		if err := v.prepareSink(ctx, l, from, excluded); err != nil {
+		if err := v.prepareSink(ctx, l, from, excluded, byDigest); err != nil {
 			l.Close(fmt.Errorf("target of volume %s: %w", v.ID, err))
 		}
 	}()
 	return nil
 }
 
-func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Generation, excluded bool) error {
+func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Generation, excluded, byDigest bool) error {
 	if err := v.until(ctx, func() bool { return len(v.active) == 0 }); err != nil {
 		return nil // the copy is over, not the lane
 	}
@@ -72,6 +72,7 @@ func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Genera
 	v.mu.Lock()
 	v.suspectToDirty()
 	v.unsyncedToDirty()
+	v.countDirty(byDigest)
 	v.mu.Unlock()
 	v.sendMap(l)
 	return nil
@@ -277,6 +278,7 @@ func (v *Volume) answerDigest(l *link.Lane, f *link.Frame, c *claim) {
 		}
 	}
 	_ = drop(f, nil) //nolint:errcheck // always nil
+	v.count.uncompared.Add(-n)
 	l.Send(&link.Frame{Type: link.DigestReply, Volume: v.handleNow(), Offset: uint64(off), Payload: bits}, nil)
 }
 

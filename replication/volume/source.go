@@ -70,7 +70,7 @@ func (v *Volume) BeginSource(l *link.Lane, byDigest, proof bool) (*Source, error
 	}
 	v.copying = s
 	v.facts.Role, v.facts.Phase = stage.Source, stage.Exchange
-	v.count.dirtyAtStart.Store(0)
+	v.count.beginCopy()
 	v.wake()
 	return &Source{s}, nil
 }
@@ -95,11 +95,7 @@ func (s *source) Run() error {
 	}
 	v.mu.Lock()
 	v.suspectToDirty()
-	if s.digest {
-		v.count.dirtyAtStart.Store(v.size)
-	} else {
-		v.count.dirtyAtStart.Store(v.meta.Dirty().Count() * Block)
-	}
+	v.countDirty(s.digest)
 	v.mu.Unlock()
 	if !s.setPhase(stage.Copying) {
 		return errCopyOver
@@ -411,6 +407,7 @@ func (s *source) different(e int64, answer chan []byte) error {
 	}
 	s.v.mu.Lock()
 	defer s.v.mu.Unlock()
+	s.v.count.uncompared.Add(-blocks * Block)
 	for b := int64(0); b < blocks; b++ {
 		if bits[b/8]&(1<<(b%8)) != 0 {
 			s.v.meta.Dirty().Set(first+b, 1)

@@ -149,7 +149,26 @@ type counters struct {
 	held                   atomic.Int64
 	dirtyAtStart           atomic.Int64
 	resync, digest         atomic.Int64
+	uncompared             atomic.Int64
 	stallMS                atomic.Int64
+}
+
+// beginCopy: the counters of a copy are about the running or the last one.
+func (c *counters) beginCopy() {
+	c.dirtyAtStart.Store(0)
+	c.uncompared.Store(0)
+	c.resync.Store(0)
+	c.digest.Store(0)
+}
+
+// countDirty notes what a copy begins with: marked on either leg as far as this one knows, or everything.
+func (v *Volume) countDirty(byDigest bool) {
+	if byDigest {
+		v.count.dirtyAtStart.Store(v.size)
+		v.count.uncompared.Store(v.size)
+	} else {
+		v.count.dirtyAtStart.Store(v.meta.Dirty().Count() * Block)
+	}
 }
 
 // New makes a volume whose leg does not exist yet: everything is held.

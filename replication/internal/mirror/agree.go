@@ -356,7 +356,7 @@ func (m *Mirror) begin(e *entry, d handshake.Decision, p purpose) error {
 		return m.beginSource(e, d, p)
 	}
 	excluded := !control.Set(e.mine.Leg.Right.Legs).Has(m.config.Node)
-	return e.vol.BeginSink(m.lane, meta.Generation(e.theirs.Leg.Current), excluded)
+	return e.vol.BeginSink(m.lane, meta.Generation(e.theirs.Leg.Current), excluded, d.How == handshake.ByDigest)
 }
 
 func encode(v any) []byte {

@@ -340,3 +340,27 @@ func TestFoundByResolving(t *testing.T) {
 		}
 	}
 }
+
+// The counters of a copy are about that copy: what it began with, and nothing of the copies before.
+func TestCountersOfACopyAreItsOwn(t *testing.T) {
+	p := startPair(t)
+	a, b := p.soloAndLag() // b's daemon was killed: every block may differ
+	b.start()
+	p.rejoin(0, 2, 22)
+	for _, h := range p.nodes {
+		c := h.vol().Status().Copy
+		if c.Running || c.DirtyBytes != testSize || c.RemainingBytes != 0 || c.ResyncBytes < 1<<20 || c.DigestBytes < testSize {
+			t.Errorf("node %c, by digest: %+v", 'a'+h.node, c)
+		}
+	}
+	b.grant(control.Grant{Mode: control.Frozen, Epoch: 4, Members: 3})
+	a.solo(5)
+	a.write(8192, 3, 5*4096)
+	p.rejoin(0, 5, 33)
+	if c := a.vol().Status().Copy; c.DirtyBytes != 5*4096 || c.ResyncBytes != 5*4096 || c.DigestBytes >= testSize {
+		t.Errorf("source, by map: %+v", c)
+	}
+	if c := b.vol().Status().Copy; c.DirtyBytes != 0 || c.ResyncBytes != 5*4096 || c.DigestBytes >= testSize {
+		t.Errorf("target, by map: %+v", c)
+	}
+}
