@@ -3,8 +3,9 @@ SHELL      := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Only the shipped daemons are linked statically: they must run in any root file system.
+# Programs are linked statically: they must run in any root file system. A checkout owned by somebody else must build too.
 GO         ?= go
+export GOFLAGS ?= -buildvcs=false
 DAEMONS    := ./replication/cmd/duet-mirrord ./appliance/cmd/duetd ./appliance/cmd/duet ./witness/cmd/duet-witness
 TOOLS      := ./build/cmd/lab ./build/cmd/scenario ./build/cmd/guest-init
 T          ?= 10s
