@@ -119,7 +119,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, body []byt
 		}
 		return result, &ContactError{c.socket, err}
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end below
+	defer resp.Body.Close() // read to its end below
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReplyBytes))
 	if err != nil {
 		return result, &ContactError{c.socket, err}

@@ -111,8 +111,9 @@ func statusOf(code event.Code) int {
 		return http.StatusServiceUnavailable
 	case event.DeadlinePassed:
 		return http.StatusGatewayTimeout
+	default:
+		return http.StatusConflict
 	}
-	return http.StatusConflict
 }
 
 // withCode gives huma's own errors (a body that is no JSON, an unknown media type) our form. huma's hook for this is a

@@ -34,7 +34,7 @@ func (t *taskTable) start(ctx context.Context, kind string, limit time.Duration,
 		return Task{}, p
 	}
 	var id [8]byte
-	_, _ = rand.Read(id[:]) //nolint:errcheck // never fails (crypto/rand)
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	now := t.now()
 	task := &Task{ID: hex.EncodeToString(id[:]), Kind: kind, State: "running", Node: t.node, Started: now, Deadline: now.Add(limit), Steps: []Step{}}
 	t.list = append(t.list, task)

@@ -47,7 +47,7 @@ func (t *turn) witnessReply(w WitnessReply) {
 	switch {
 	case w.Op == OpPush && t.s.Push.Nonce != 0 && w.Nonce == t.s.Push.Nonce:
 		t.r16Pushed(w.Result)
-	case w.Op == OpCAS && t.s.Ask.Nonce != 0 && (w.Nonce == t.s.Ask.Nonce || mutant("M17")) && (t.s.waits()):
+	case w.Op == OpCAS && t.s.Ask.Nonce != 0 && (w.Nonce == t.s.Ask.Nonce || mutant("M17")) && t.s.waits():
 		t.casAnswered(w)
 	}
 }

@@ -47,6 +47,7 @@ func (t *turn) resume() {
 		t.to(Init)
 	case Resolving:
 		t.to(Frozen)
+	default: // nothing for the others
 	}
 	t.resumeAlone()
 }
@@ -77,6 +78,7 @@ func (t *turn) resumeAlone() {
 		if !t.s.Fresh() {
 			t.arm(TimerArbitrate, now+cfg.BootWait)
 		}
+	default: // nothing for the others
 	}
 	if t.s.Ask.Nonce != 0 {
 		t.arm(TimerRepeat, now)

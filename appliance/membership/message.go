@@ -28,6 +28,7 @@ type (
 		Nonce    Nonce
 		Ep, Prep Epoch
 	}
+	// BeatAck is the answer.
 	BeatAck struct {
 		Nonce    Nonce
 		Ep, Prep Epoch

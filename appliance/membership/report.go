@@ -69,6 +69,7 @@ func (c ReportCode) IsFault() bool {
 	case ReportWitnessUnknown, ReportPowerOnLimit, ReportRegisterAhead, ReportOtherSite, ReportHelloUnmatched,
 		ReportRecordOlder, ReportDiverged, ReportOwnersConflict:
 		return true
+	default: // the others as below
 	}
 	return false
 }

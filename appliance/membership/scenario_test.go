@@ -40,7 +40,6 @@ func durations(self Node) Config {
 
 // stage is where a story is played.
 type stage struct {
-	t       *testing.T
 	out     strings.Builder
 	now     Boottime
 	fresh   Nonce
@@ -56,8 +55,6 @@ type actor struct {
 	disk   Record
 	timers [TimerCount]Boottime
 	inbox  []Message
-	beats  bool
-	quiet  bool
 }
 
 type asked struct {

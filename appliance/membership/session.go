@@ -81,6 +81,7 @@ func (t *turn) fallBack() {
 		t.grant() // the session is no longer part of it
 		t.armSolo(t.in.Now)
 		return
+	default: // nothing for the others
 	}
 	t.armArbitrate(t.in.Now)
 }

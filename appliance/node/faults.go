@@ -111,6 +111,7 @@ func (n *Node) reported(c membership.ReportCode) {
 			event.WrongPeerKey, event.LinkRefused, event.LegsUnrelated, event.NoSource, event.BothWrote, event.GenerationsDiffer)
 		n.faults.clearAbout(aboutFenceRun)
 		n.faults.clearAbout(aboutPowerOn)
+	default: // nothing for the others
 	}
 }
 

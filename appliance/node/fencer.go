@@ -119,6 +119,7 @@ func (f *fencer) Fence(ctx context.Context, attempt uint64, epoch membership.Epo
 		return membership.Confirmed, detail
 	case fence.Refused:
 		return membership.Refused, detail
+	default: // the others as below
 	}
 	return membership.Unknown, detail
 }

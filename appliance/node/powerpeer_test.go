@@ -36,7 +36,7 @@ func TestAnswersAgainPowerThePeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.close() //nolint:errcheck // of a test
+	defer f.close() // of a test
 	off, err := pdu.New(pdu.Config{Address: l.Addr().String(), Product: "netio"})
 	if err != nil {
 		t.Fatal(err)
@@ -44,9 +44,7 @@ func TestAnswersAgainPowerThePeer(t *testing.T) {
 	if err := errors.Join(off.Switch(t.Context(), []int{3, 4}, false), off.Close()); err != nil {
 		t.Fatal(err)
 	}
-	p := newPlant(t)
-	p.start(0, true)
-	n := p.nodes[0]
+	n := newPlant(t).booted()
 	n.mu.Lock()
 	n.fencer = f
 	n.mu.Unlock()

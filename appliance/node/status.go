@@ -51,7 +51,7 @@ func (n *Node) observe(ctx context.Context) facts {
 	f.doc, f.founded = n.document()
 	f.mirror, f.mirrorUp = n.driver.MirrorStatus(ctx)
 	f.witness, f.fence = n.watch.seen()
-	f.running, _ = n.vms.Running() // an error shows as no VM; LibvirtDown and the kill paths tell more
+	f.running, _ = n.vms.Running() //nolint:errcheck // an error shows as no VM; LibvirtDown and the kill paths tell more
 	n.guests.mu.Lock()
 	if time.Since(n.guests.seenAt) < guestsStale {
 		f.guests = n.guests.seen
@@ -127,6 +127,7 @@ func modeWord(st membership.State) string {
 		return "starting"
 	case membership.Resolving:
 		return "frozen"
+	default: // the others as below
 	}
 	return st.Mode.String()
 }
@@ -146,6 +147,7 @@ func outlookMode(st membership.State) outlook.Mode {
 		return outlook.Paired
 	case membership.Solo:
 		return outlook.Solo
+	default: // the others as below
 	}
 	return outlook.Starting
 }
@@ -161,6 +163,7 @@ func (n *Node) waitsFor(f facts) string {
 		return "the comparison of both copies"
 	case membership.Paired, membership.Solo:
 		return ""
+	default: // nothing for the others
 	}
 	if !f.founded || st.Session != 0 {
 		return ""

@@ -82,7 +82,7 @@ func faultedState(code string) string {
 
 func firstWord(s string) string {
 	var w string
-	_, _ = fmt.Sscan(s, &w)
+	_, _ = fmt.Sscan(s, &w) //nolint:errcheck // no word is an empty one
 	return w
 }
 

@@ -103,8 +103,9 @@ func witnessResult(r wire.Result) membership.WitnessResult {
 		return membership.WitnessOK
 	case wire.Failed:
 		return membership.WitnessFailed
+	default:
+		return membership.WitnessUnknown
 	}
-	return membership.WitnessUnknown
 }
 
 func (d *Driver) fence(e membership.Fence) {
@@ -141,8 +142,9 @@ func verdictWord(v membership.Verdict) string {
 		return "confirmed"
 	case membership.Refused:
 		return "refused"
+	default:
+		return "unknown"
 	}
-	return "unknown"
 }
 
 func (d *Driver) powerOn() {

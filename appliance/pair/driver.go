@@ -140,7 +140,7 @@ func (d *Driver) Run(ctx context.Context, site Site) (err error) {
 	if err := d.begin(); err != nil {
 		return d.stopServing(err)
 	}
-	d.wg.Go(func() { _ = d.link.Run(ctx) })
+	d.wg.Go(func() { _ = d.link.Run(ctx) }) //nolint:errcheck // it ends with ctx only
 	if err := d.loop(ctx); err != nil {
 		return d.stopServing(err)
 	}
@@ -161,11 +161,13 @@ func (d *Driver) open() error {
 	}
 	d.mirror.tell = d.mirrorSaid
 	d.mirror.state = func(up bool) {
-		if d.post(input{do: func() { d.mirrorIs(up) }}); up {
-			select {
-			case d.mirrorUp <- true:
-			default:
-			}
+		if !up {
+			go d.mirrorGone()
+			return
+		}
+		select {
+		case d.mirrorUp <- true:
+		default:
 		}
 	}
 	if d.site.Mirror.Site != "" {

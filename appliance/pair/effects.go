@@ -169,6 +169,7 @@ func mirrorMode(g membership.GrantContent) control.Mode {
 		return control.Paired
 	case membership.Solo:
 		return control.Solo
+	default: // the others as below
 	}
 	return control.Revoked
 }

@@ -46,7 +46,7 @@ func (g *leaseGuard) set(at membership.Boottime) {
 
 func (g *leaseGuard) kick() {
 	one := [8]byte{1}
-	_, _ = unix.Write(g.wake, one[:]) // full means that the thread is about to wake anyway
+	_, _ = unix.Write(g.wake, one[:]) //nolint:errcheck // full means that the thread is about to wake anyway
 }
 
 // stop ends the thread; the deadline is not enforced any more.
@@ -59,7 +59,7 @@ func (g *leaseGuard) stop() {
 func (g *leaseGuard) run() {
 	runtime.LockOSThread()
 	defer close(g.done)
-	defer func() { _ = errors.Join(unix.Close(g.wake), unix.Close(g.timer)) }()
+	defer func() { _ = errors.Join(unix.Close(g.wake), unix.Close(g.timer)) }() //nolint:errcheck // nothing is in them
 	var buf [8]byte
 	for !g.stopped.Load() {
 		at := g.deadline.Load()
@@ -72,7 +72,7 @@ func (g *leaseGuard) run() {
 			panic(fmt.Sprintf("lease guard: %v", err))
 		}
 		if fds[0].Revents != 0 {
-			_, _ = unix.Read(g.wake, buf[:])
+			_, _ = unix.Read(g.wake, buf[:]) //nolint:errcheck // it only empties the counter
 		}
 		if fds[1].Revents != 0 && at != 0 && g.deadline.CompareAndSwap(at, 0) {
 			g.ended(membership.Boottime(at))

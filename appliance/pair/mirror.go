@@ -17,7 +17,7 @@ import (
 const (
 	confirmTimeout = time.Second            // protocol.md 5.1: Grant and Revoke
 	reapTimeout    = time.Second            // from SIGKILL to gone
-	redialMin      = 20 * time.Millisecond  // its restart by init takes well under a second
+	redialFirst    = 20 * time.Millisecond  // its restart by init takes well under a second
 	redialMax      = 200 * time.Millisecond // and nothing is served before it has its grant again
 )
 
@@ -48,7 +48,7 @@ func newMirrord(socket, bootID string, log *slog.Logger) *mirrord {
 
 // run dials for ever.
 func (m *mirrord) run(ctx context.Context) {
-	wait := redialMin
+	wait := redialFirst
 	for ctx.Err() == nil {
 		c, err := m.connect(ctx)
 		if err != nil {
@@ -57,7 +57,7 @@ func (m *mirrord) run(ctx context.Context) {
 			wait = min(2*wait, redialMax)
 			continue
 		}
-		wait = redialMin
+		wait = redialFirst
 		m.log.Info("duet-mirrord answers", "instance", c.Instance())
 		m.state(true)
 		m.follow(ctx, c)
@@ -66,7 +66,7 @@ func (m *mirrord) run(ctx context.Context) {
 		m.client = nil
 		m.mu.Unlock()
 		m.state(false)
-		pause(ctx, redialMin)
+		pause(ctx, redialFirst)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

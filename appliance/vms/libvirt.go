@@ -29,8 +29,8 @@ func (m *Manager) converse(ctx context.Context, timeout time.Duration, f func(*l
 	if err != nil {
 		return event.New(event.LibvirtDown).Because(err)
 	}
-	defer conn.Close()                                      //nolint:errcheck // also closed by the deadline; nothing is written after f
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // ends the calls under way
+	defer conn.Close()                                      // also closed by the deadline; nothing is written after f
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // ends the calls under way
 	defer stop()
 	l := libvirt.NewWithDialer(dialers.NewAlreadyConnected(conn))
 	if err := l.Connect(); err != nil {

@@ -92,7 +92,7 @@ func killProcesses(procDir, prefix string, victims []Process, timeout time.Durat
 	held := map[int]Process{}
 	defer func() {
 		for fd := range held {
-			unix.Close(fd) //nolint:errcheck // a pidfd has nothing to lose
+			unix.Close(fd) // a pidfd has nothing to lose
 		}
 	}()
 	for _, p := range victims {

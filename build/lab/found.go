@@ -119,8 +119,7 @@ func (l *Lab) answer(ctx context.Context, document []byte) error {
 		inW.Close()
 	}()
 	_, err = l.ExecWith(ctx, A, in, "duet", "setup", "answer", "-")
-	var exit *ExitError
-	if !errors.As(err, &exit) {
+	if _, exited := errors.AsType[*ExitError](err); !exited {
 		return ctx.Err() // done, or the node went off under the command
 	}
 	if s, showErr := l.setup(ctx, A); showErr == nil && s.State == "fresh" {

@@ -41,7 +41,7 @@ func (s *Site) legsEqual(ctx context.Context, owner string, r *Report) (err erro
 			err = fmt.Errorf("letting the guest go on: %w", contErr)
 		}
 	}()
-	if err := s.quiet(ctx, owner); err != nil {
+	if err := s.quiet(ctx); err != nil {
 		return err
 	}
 	legs, err := s.Lab.CompareLegs(ctx)
@@ -61,7 +61,7 @@ func (s *Site) legsEqual(ctx context.Context, owner string, r *Report) (err erro
 }
 
 // quiet waits until the drives of both pools see no more writes.
-func (s *Site) quiet(ctx context.Context, owner string) error {
+func (s *Site) quiet(ctx context.Context) error {
 	last, same := uint64(0), 0
 	return s.wait(ctx, "quiet drives", takeoverLimit, func() (bool, string) {
 		st, err := s.Lab.Status(ctx)

@@ -165,7 +165,7 @@ func (t *liveTest) twiceOff(ctx context.Context) error {
 	var first Boottime
 	return t.until(ctx, t.r.pace.state, func(ctx context.Context) bool {
 		sent := now()
-		answer, _, _ := t.r.askBMC(ctx)
+		answer, _, _ := t.r.askBMC(ctx) //nolint:errcheck // the answer says it
 		switch {
 		case answer != BMCSaysOff:
 			first = 0

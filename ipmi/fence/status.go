@@ -58,10 +58,10 @@ func (r *Runner) Status(ctx context.Context) Status {
 	if free {
 		var both sync.WaitGroup
 		if r.bmc != nil {
-			both.Go(func() { r.askBMC(ctx) })
+			both.Go(func() { r.askBMC(ctx) }) //nolint:errcheck // it notes what it saw
 		}
 		if r.pdu != nil {
-			both.Go(func() { r.readOutlets(ctx) })
+			both.Go(func() { r.readOutlets(ctx) }) //nolint:errcheck // it notes what it saw
 		}
 		both.Wait()
 	}

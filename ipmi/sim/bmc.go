@@ -181,7 +181,7 @@ func (b *BMC) restart() {
 	b.inbox = newPacketQueue(b.conn, b.delay)
 	firmware := server.NewServer(b.state(), b.inbox, server.WithHandlerRegistry(b.registry()), server.WithV15Disabled())
 	go func(inbox *packetQueue) {
-		_ = firmware.Serve(inbox.ctx) // ends with the inbox, which is no error
+		_ = firmware.Serve(inbox.ctx) //nolint:errcheck // ends with the inbox, which is no error
 		_ = firmware.Close()
 	}(b.inbox)
 }

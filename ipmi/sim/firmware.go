@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/bougou/go-ipmi/pkg/hal"
@@ -18,7 +17,6 @@ type packetQueue struct {
 	in     chan packet
 	out    net.PacketConn
 	delay  func() time.Duration
-	late   sync.WaitGroup
 }
 
 type packet struct {
@@ -64,7 +62,7 @@ func (q *packetQueue) WriteTo(data []byte, to net.Addr) (int, error) {
 	held := append([]byte(nil), data...)
 	time.AfterFunc(wait, func() {
 		if q.ctx.Err() == nil {
-			_, _ = q.out.WriteTo(held, to) // UDP: nobody learns of a lost datagram
+			_, _ = q.out.WriteTo(held, to) //nolint:errcheck // UDP: nobody learns of a lost datagram
 		}
 	})
 	return len(data), nil
@@ -110,7 +108,7 @@ func (c chassis) SetPower(_ context.Context, on bool) error {
 	case faults.OffIgnored:
 		return nil
 	case faults.OffLate > 0:
-		time.AfterFunc(faults.OffLate, func() { _ = c.b.cfg.Chassis.PowerOff() }) // accepted: its failure is never told
+		time.AfterFunc(faults.OffLate, func() { _ = c.b.cfg.Chassis.PowerOff() }) //nolint:errcheck // accepted: its failure is never told
 		return nil
 	default:
 		return c.b.cfg.Chassis.PowerOff()

@@ -102,7 +102,7 @@ func decide(a, b Leg, grant Right) Decision {
 
 // unrelated is row H1.
 func unrelated(a, b Leg) (Decision, bool) {
-	why := ""
+	var why string
 	switch {
 	case a.Node == b.Node || b.Node > 1:
 		why = "both legs claim the same node"

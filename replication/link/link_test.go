@@ -56,15 +56,6 @@ func (e *echo) LaneFrame(l *Lane, f *Frame) error {
 	return nil
 }
 
-func (e *echo) lane() *Lane {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.up) == 0 {
-		return nil
-	}
-	return e.up[len(e.up)-1]
-}
-
 func (e *echo) count(f func(*echo) int) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -153,7 +153,7 @@ func TestAckedRunsAreBounded(t *testing.T) {
 
 func FuzzMapPage(f *testing.F) {
 	s := full()
-	p := freshPage(&s, 2)
+	p := freshPage(&s)
 	buf := make([]byte, BlockBytes)
 	p.encode(buf, s.Leg, 2, make([]uint64, wordsPerGroup))
 	f.Add(buf, true)

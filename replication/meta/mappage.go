@@ -39,7 +39,7 @@ type sumRecord struct {
 	leaf  uint64 // first 8 bytes of the leaf digest, 0 = none
 }
 
-func freshPage(s *Superblock, group int64) page {
+func freshPage(s *Superblock) page {
 	p := page{sequence: 1, epoch: s.GrantEpoch}
 	for i := range p.sums {
 		p.sums[i] = sumRecord{crc: zeroSum, flags: sumsUnknown}
@@ -107,7 +107,7 @@ func (m *Meta) loadPages(s *Superblock) {
 		from := group * blocksPerGroup
 		if err != nil {
 			m.badPages++
-			m.pages[g] = freshPage(s, group)
+			m.pages[g] = freshPage(s)
 			m.dirty.Set(from, min(blocksPerGroup, m.dirty.Blocks()-from))
 			continue // marked as changed, so the next StoreDirty mends the page
 		}

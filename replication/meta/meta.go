@@ -49,7 +49,7 @@ func Format(dev block.Device, s Superblock) error {
 	if need := SizeFor(int64(s.MetaBytes)); dev.Size() < need {
 		return fmt.Errorf("%w: %d bytes, needs %d", ErrSize, dev.Size(), need)
 	}
-	if newest, _ := readSlots(dev); newest != nil {
+	if newest, _ := readSlots(dev); newest != nil { //nolint:errcheck // what cannot be read is not formatted
 		return ErrFormatted
 	}
 	if err := dev.Zero(0, dev.Size(), block.Cached); err != nil {
@@ -58,7 +58,7 @@ func Format(dev block.Device, s Superblock) error {
 	buf := block.Get(BlockBytes)
 	defer block.Put(buf)
 	for g := range int64(s.Groups) {
-		p := freshPage(&s, g)
+		p := freshPage(&s)
 		p.encode(buf, s.Leg, g, make([]uint64, wordsPerGroup))
 		if err := dev.WriteAt(buf, mapPageOffset(g), block.Cached); err != nil {
 			return err
@@ -169,7 +169,7 @@ func readSlots(dev block.Device) (*Superblock, error) {
 	// A slot that was ours and is damaged says more than an empty or foreign one.
 	for _, kind := range []error{ErrNoSuperblock, ErrForeign} {
 		if errors.Is(bad[0], kind) || errors.Is(bad[1], kind) {
-			return nil, fmt.Errorf("%w: slot A: %s; slot B: %s", kind, bad[0], bad[1])
+			return nil, fmt.Errorf("%w: slot A: %s; slot B: %s", kind, bad[0].Error(), bad[1].Error())
 		}
 	}
 	return nil, ErrUnformatted

@@ -117,10 +117,10 @@ func (c *client) reply() (cookie uint64, err errno) {
 }
 
 // silent says that the server sends nothing; it is asked for after the proof that it could have.
-func (c *client) silent(for_ time.Duration) {
+func (c *client) silent(wait time.Duration) {
 	c.t.Helper()
 	defer c.SetReadDeadline(time.Now().Add(patience))
-	c.SetReadDeadline(time.Now().Add(for_))
+	c.SetReadDeadline(time.Now().Add(wait))
 	var b [1]byte
 	if _, err := c.Read(b[:]); err == nil {
 		c.t.Fatal("the server answered")

@@ -147,6 +147,7 @@ func errnoOf(err error) errno {
 		switch e := errno(number); e {
 		case ePERM, eNOMEM, eINVAL, eNOSPC, eNOTSUP:
 			return e
+		default: // nothing for the others
 		}
 	}
 	return eIO

@@ -44,10 +44,10 @@ type Register struct {
 // afterwards, whether the operation counts as done, and whether anything changed (then it must be made durable
 // before the reply).
 func (r Register) CAS(expected, next Content) (after Register, done, changed bool) {
-	switch {
-	case r.Content == next:
+	switch r.Content {
+	case next:
 		return r, true, false
-	case r.Content == expected:
+	case expected:
 		r.Content = next
 		r.Sequence++
 		return r, true, true

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -125,9 +126,7 @@ func gone(t *testing.T, conn net.Conn) {
 }
 
 func asTimeout(err error, as *net.Error) bool {
-	e, ok := err.(net.Error)
-	*as = e
-	return ok && e.Timeout()
+	return errors.As(err, as) && (*as).Timeout()
 }
 
 func TestMalformedClosesTheConnection(t *testing.T) {

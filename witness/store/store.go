@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"duet/witness/register"
 )
@@ -276,7 +277,7 @@ func openFile(path string) (db *bbolt.DB, err error) {
 		created = true
 	}
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s is in use by another process", path)
 	}
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // show is a command that asks for one thing and prints it.
-func show[T any](c *cli, use, short string, args int, ask func(context.Context, *api.Client, []string) (T, error), print func(io.Writer, T)) *cobra.Command {
+func show[T any](c *cli, use, short string, args int, ask func(context.Context, *api.Client, []string) (T, error), lines func(io.Writer, T)) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: exact(args), RunE: func(cmd *cobra.Command, args []string) error {
 		client := c.client()
 		defer client.Close()
@@ -20,7 +20,7 @@ func show[T any](c *cli, use, short string, args int, ask func(context.Context, 
 		if err != nil {
 			return err
 		}
-		return c.print(v, func(w io.Writer) { print(w, v) })
+		return c.print(v, func(w io.Writer) { lines(w, v) })
 	}}
 }
 

@@ -101,7 +101,7 @@ func (c *cli) read(file string) ([]byte, error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close() // only read
 		in = f
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxAnswerBytes))

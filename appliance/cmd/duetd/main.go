@@ -56,5 +56,5 @@ func serve(ctx context.Context, config string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	return n.Run(ctx, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) })
+	return n.Run(ctx, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }) //nolint:errcheck // without systemd nobody asks
 }

@@ -244,6 +244,7 @@ func (p *Params) timers(w *World, id m.Node, out []Action) []Action {
 			ok = n.Clock >= s.PlanSent+s.Cfg.Lease
 		case m.TimerLease:
 			ok = n.Clock >= s.Lease && s.Lease != 0
+		default: // nothing for the others
 		}
 		if ok {
 			out = append(out, Action{ActTimer, id, uint8(t)})

@@ -142,6 +142,7 @@ func (p *Params) arrives(w *World, a Action) error {
 			w.ask(x)
 		}
 		return nil
+	default: // nothing for the others
 	}
 	x := w.Packets[a.Arg]
 	w.Packets[a.Arg] = Packet{}
@@ -202,6 +203,7 @@ func (p *Params) fencing(w *World, a Action) error {
 		v := n.Verdict
 		n.Verdict = m.FenceResult{}
 		return p.input(w, a.Node, v)
+	default: // the others as below
 	}
 	return nil
 }
@@ -258,6 +260,7 @@ func (p *Params) replication(w *World, a Action) error {
 			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on one leg", n.Pend[v], v)
 		}
 		w.acknowledge(a.Node, v)
+	default: // the others as below
 	}
 	return nil
 }

@@ -180,7 +180,7 @@ func (p *Params) path(seen *visited, to uint64) []Action {
 		chain = append(chain, k)
 	}
 	slices.Reverse(chain)
-	w, _ := p.Begin()
+	w, _ := p.Begin() //nolint:errcheck // the search began with it
 	w = Decode(Encode(&w, nil))
 	var path []Action
 	for _, want := range chain[1:] {

@@ -37,6 +37,7 @@ func (w *World) witness() string {
 			flying += fmt.Sprintf(" %v:push(%d)", x.From, x.Content.Ep)
 		case CASReply, PushReply:
 			flying += fmt.Sprintf(" →%v:%d(%d,%v)", x.From, x.Result, x.Content.Ep, x.Content.Set)
+		default: // nothing for the others
 		}
 	}
 	return fmt.Sprintf("reg (%d,%v)%s acked %v", w.Reg.Epoch, m.Set(w.Reg.Set), flying, w.Acked)

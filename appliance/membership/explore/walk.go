@@ -59,6 +59,7 @@ func rare(k Kind) bool {
 	switch k {
 	case ActCrash, ActSuspect, ActRestart, ActFenceUnknown, ActFenceLate:
 		return true
+	default: // the others as below
 	}
 	return false
 }

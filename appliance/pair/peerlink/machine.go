@@ -300,6 +300,7 @@ func (m *machine) inSession(c *lane, f frame) {
 			m.delivered++
 			m.told = append(m.told, Event{Kind: Message, Session: m.session, PeerIncarnation: m.peerInc, Sequence: f.seq, Body: f.body})
 		}
+	default: // nothing for the others
 	}
 }
 

@@ -33,7 +33,7 @@ func main() {
 
 func run(console io.Writer) error {
 	for _, m := range []struct{ kind, at string }{{"devtmpfs", "/dev"}, {"proc", "/proc"}} {
-		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil && err != unix.EBUSY { //nolint:errorlint // an errno
+		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil && err != unix.EBUSY { // an errno
 			return fmt.Errorf("mount %s: %w", m.at, err)
 		}
 	}

@@ -300,10 +300,10 @@ func (d *Drive) Cut(s Survival, rng *rand.Rand) error {
 			continue
 		}
 		mask := survivors(s, rng)
-		switch {
-		case mask&b.dirty == 0:
+		switch mask & b.dirty {
+		case 0:
 			d.count.LostBlocks++
-		case mask&b.dirty == b.dirty:
+		case b.dirty:
 			d.count.KeptBlocks++
 		default:
 			d.count.TornBlocks++
@@ -323,6 +323,7 @@ func survivors(s Survival, rng *rand.Rand) uint8 {
 		return 0
 	case Keep:
 		return 0xff
+	default: // nothing for the others
 	}
 	switch rng.IntN(3) {
 	case 0:

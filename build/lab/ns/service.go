@@ -297,6 +297,7 @@ func (s *supervisor) unitOrder(o order) error {
 		}
 		svc.stopped = false
 		s.start(svc)
+	default: // the others as below
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ func (k Kind) String() string {
 		return "zero"
 	case Sync:
 		return "sync"
+	default: // the others as below
 	}
 	return fmt.Sprintf("kind %#x", uint8(k))
 }

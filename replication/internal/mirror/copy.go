@@ -28,11 +28,9 @@ type copyState struct {
 
 // work is one volume of which this node is the source.
 type work struct {
-	e      *entry
-	s      *volume.Source
-	fresh  bool // H4: the volume gets its first generation
-	ran    bool
-	result *volume.Result
+	e     *entry
+	s     *volume.Source
+	fresh bool // H4: the volume gets its first generation
 }
 
 // restart forgets what belongs to a lane; the order and a completed copy stay.

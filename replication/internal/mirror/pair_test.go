@@ -163,7 +163,7 @@ func (d *drive) cutWhole(seed uint64) {
 func (d *drive) contents() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	id, _ := parseID(testVolume) //nolint:errcheck // a constant
+	id, _ := parseID(testVolume) // a constant
 	return d.data[id].Contents()
 }
 
@@ -270,7 +270,7 @@ func (h *host) config() control.Config {
 func (h *host) crash() {
 	h.drive.detach()
 	h.m.grace = 0
-	h.m.Close() //nolint:errcheck // its devices are gone
+	h.m.Close() // its devices are gone
 }
 
 // powerCut is crash, and the drive forgets; the node comes back with another boot id.
