@@ -250,6 +250,14 @@ func (p *plant) start(i int, reboot bool) {
 	p.t.Cleanup(p.stops[i])
 }
 
+// booted starts node a and waits until its driver has begun: before that a fresh node forgets what is in its store.
+func (p *plant) booted() *Node {
+	p.t.Helper()
+	p.start(0, true)
+	p.until("node a has booted", 5*time.Second, func() bool { return len(p.nodes[0].driver.Moments()) > 0 })
+	return p.nodes[0]
+}
+
 // emptyProc is a /proc without processes: these tests must not see, or kill, what else runs on the machine.
 func emptyProc(t *testing.T) string {
 	dir := t.TempDir()
@@ -472,8 +480,7 @@ func TestOrdersAreRefused(t *testing.T) {
 // Two changes of the runtime document at once are both kept: a person's order must not be lost behind another one.
 func TestRuntimeChangesAreNotLost(t *testing.T) {
 	p := newPlant(t)
-	p.start(0, true)
-	n := p.nodes[0]
+	n := p.booted()
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
@@ -491,8 +498,7 @@ func TestRuntimeChangesAreNotLost(t *testing.T) {
 // A fresh node takes no runtime document: the next founding would begin with another site's setup as complete.
 func TestAFreshNodeTakesNoRuntime(t *testing.T) {
 	p := newPlant(t)
-	p.start(0, true)
-	n := p.nodes[0]
+	n := p.booted()
 	if err := n.toldRuntime([]byte(`{"epoch":3,"version":5,"setup_complete":true,"outlets_proven":{},"bmc_proven":{},"stopped_vms":{}}`)); err != nil {
 		t.Fatal(err)
 	}
