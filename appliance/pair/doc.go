@@ -21,7 +21,8 @@
 //
 // A restart of duetd is not a crash. After every step and before its effects the state goes to a file on tmpfs with
 // the boot id and the sequence that the record has after this step. The next process goes on from it iff both match;
-// a Persist that was cut off leaves a lower sequence, and then it is a boot: everything is killed first.
+// a Persist that was cut off leaves a lower sequence, and then it is a boot: everything is killed first. A snapshot that
+// cannot be written is removed instead; the node goes on, and its next duetd boots.
 //
 // Rejected: one goroutine a concern with a shared lock around the state (hashicorp/raft: sixty sleeps in its tests);
 // effects as callbacks inside the core (nothing could then be placed between two of them).

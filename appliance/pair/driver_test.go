@@ -576,3 +576,23 @@ func TestWithoutASnapshotTheNodeGoesOn(t *testing.T) {
 		t.Errorf("an old snapshot stays behind: %v", err)
 	}
 }
+
+// A node that has halted is not shown as serving: its people would believe that the site is protected.
+func TestAHaltedNodeIsNotShownAsServing(t *testing.T) {
+	r := newRig(t)
+	d, stop, ended := r.run(nil)
+	until(t, "solo", func() bool { return d.View().State.Mode == membership.Solo })
+	if err := d.cfg.Records.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.guests.mu.Lock()
+	r.guests.wanted = []membership.ResourceID{2} // the takeover is recorded first
+	r.guests.mu.Unlock()
+	if err := await(t, "its end", ended); !errors.Is(err, ErrHalted) {
+		t.Fatalf("ended with %v", err)
+	}
+	_ = stop()
+	if st := d.View().State; st.Mode != membership.Init || st.Session != 0 || st.Lease != 0 {
+		t.Errorf("shown as %v", st.Mode)
+	}
+}

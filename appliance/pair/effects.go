@@ -209,6 +209,7 @@ func (d *Driver) stopServing(cause error) error {
 	if errors.Is(cause, membership.ErrInvariant) || errors.Is(cause, errCut) {
 		return cause // the data is not touched; leases and deadlines end what runs (protocol.md 12.1)
 	}
+	d.showStopped()
 	d.pets.hold.Store(errors.Is(cause, errReset))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), stopLimit)
 	defer cancel()

@@ -118,19 +118,32 @@ func (d *Driver) laneIs(l control.LinkEvent) {
 	d.publish()
 }
 
-// mirrorIs: without duet-mirrord there is no lane, and a copy has ended.
-func (d *Driver) mirrorIs(up bool) {
-	if up {
-		return
+// mirrorGone returns when the core knows that duet-mirrord is gone. Only then may the next process be granted anything:
+// it knows nothing of a copy that the one before reported and held writes for. A solo grant of before, given to it while
+// PREPARED waits behind a slow disk, would let it acknowledge alone what the commit then counts as on both legs (R14).
+func (d *Driver) mirrorGone() {
+	known := make(chan struct{})
+	d.post(input{do: func() { d.mirrorLost(known) }})
+	select {
+	case <-known:
+	case <-d.done:
 	}
+}
+
+// mirrorLost: without duet-mirrord there is no lane, and a copy has ended. It runs in the loop.
+func (d *Driver) mirrorLost(known chan struct{}) {
 	d.laneSeen = control.LinkEvent{}
 	if d.lane.up {
 		d.lane.up, d.lane.path = false, ""
 		d.lane.by = d.now() + membership.Boottime(laneLost)
 	}
-	if s := d.state.Session; s != 0 {
-		d.postLater(membership.CopyFailed{Session: s})
-	}
+	session := d.state.Session
+	d.wg.Go(func() {
+		if session != 0 {
+			d.postEvent(membership.CopyFailed{Session: session})
+		}
+		d.post(input{do: func() { close(known) }})
+	})
 }
 
 func (d *Driver) report(c membership.ReportCode) {

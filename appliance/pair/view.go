@@ -37,6 +37,15 @@ func (d *Driver) publish() {
 	})
 }
 
+// showStopped: a driver that has stopped serving must not go on to be shown as paired or solo. The process may stay up to
+// say why.
+func (d *Driver) showStopped() {
+	v := *d.view.Load()
+	v.State.Mode, v.State.Session, v.State.Lease, v.LaneUp, v.Watchdog = membership.Init, 0, 0, false, false
+	v.At = d.now()
+	d.view.Store(&v)
+}
+
 // Paths is the state of every path to the peer.
 func (d *Driver) Paths() []peerlink.PathStatus {
 	return d.link.Paths()

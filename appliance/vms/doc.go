@@ -2,7 +2,8 @@
 // without permission.
 //
 // It promises:
-//   - A guest executes only while the gate permits its VM under the epoch of its start. libvirt offers no way to take
+//   - A guest executes only while the gate permits its VM under the epoch of its start; the gate closes at the grant's
+//     deadline by itself. libvirt offers no way to take
 //     back a request, and a hung libvirtd may carry one out minutes later, so a start has two halves: QEMU is created
 //     with its guest paused, and the guest is released only after the gate was asked again. What appears after the gate
 //     was closed stays paused and is ended.
