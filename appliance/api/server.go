@@ -123,7 +123,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = h.Close()
 	}
-	<-done
+	<-done //nolint:errcheck // http.ErrServerClosed, always
 	if err != nil {
 		return fmt.Errorf("stop of the local API: %w", err)
 	}

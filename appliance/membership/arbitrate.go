@@ -97,7 +97,7 @@ func (t *turn) r6Excluded(reg RegisterContent) bool {
 // it is read (mutant M26). It only tells what to expect next.
 func (t *turn) r7Remember(reg RegisterContent) bool {
 	mine := reg.Set == Both || reg.Set == Only(t.s.self())
-	if !mine || !t.s.Rec.Members.Has(t.s.self()) || reg.Ep > t.s.epochs() && !(mutant("M26") && reg.Set != Both) {
+	if !mine || !t.s.Rec.Members.Has(t.s.self()) || reg.Ep > t.s.epochs() && (!mutant("M26") || reg.Set == Both) {
 		return false
 	}
 	if mutant("M26") && reg.Set == Only(t.s.self()) {

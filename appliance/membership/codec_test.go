@@ -28,8 +28,13 @@ func full() Record {
 
 func everyMessage() []Message {
 	return []Message{
-		Hello{full()}, Join{11, 13}, Prepare{ID{1, 2, 3}, full().Prep}, PreparedMsg{13}, Commit{13},
-		BeatMsg{0xfeed, 11, 13}, BeatAck{0xfeed, 11, 13},
+		Hello{full()},
+		Join{11, 13},
+		Prepare{ID{1, 2, 3}, full().Prep},
+		PreparedMsg{13},
+		Commit{13},
+		BeatMsg{0xfeed, 11, 13},
+		BeatAck{0xfeed, 11, 13},
 	}
 }
 

@@ -32,10 +32,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // cable joins two small mirrors: a lane of a session is up while both hold a grant with it and the cable is whole.
 type cable struct {
-	mu    sync.Mutex
-	ends  [2]*mirror
-	cut   bool
-	laneS uint64
+	mu   sync.Mutex
+	ends [2]*mirror
+	cut  bool
 }
 
 // mirror is a duet-mirrord without disks: it obeys grants, reports lanes, and "copies" at once. It is served by the

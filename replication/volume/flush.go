@@ -63,9 +63,7 @@ func (v *Volume) nextOrRunning() *flushBatch {
 func (v *Volume) startFlush() {
 	b := v.nextFlush
 	v.flushing, v.nextFlush = b, nil
-	v.wg.Add(1)
-	go func() {
-		defer v.wg.Done()
+	v.wg.Go(func() {
 		ok := v.flushUntilDone()
 		v.mu.Lock()
 		defer v.mu.Unlock()
@@ -77,7 +75,7 @@ func (v *Volume) startFlush() {
 		if v.nextFlush != nil && !v.closed {
 			v.startFlush()
 		}
-	}()
+	})
 }
 
 // flushUntilDone repeats the sync until it succeeded under one unbroken right.

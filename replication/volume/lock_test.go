@@ -65,9 +65,7 @@ func TestLockRace(t *testing.T) {
 	var readers, writers [blocks]int
 	var wg sync.WaitGroup
 	for g := range 16 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 1))
 			for range 500 {
 				first := r.Int64N(blocks)
@@ -101,7 +99,7 @@ func TestLockRace(t *testing.T) {
 				mu.Unlock()
 				l.release(c)
 			}
-		}()
+		})
 	}
 	wg.Wait()
 	if len(l.queue) != 0 {

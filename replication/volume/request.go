@@ -160,9 +160,7 @@ func (v *Volume) outlive(q *request, c *claim) {
 	if v.closed {
 		return
 	}
-	v.wg.Add(1)
-	go func() {
-		defer v.wg.Done()
+	v.wg.Go(func() {
 		verdict := v.carry(v.ctx, q)
 		if verdict == gone || verdict == detach {
 			return
@@ -172,7 +170,7 @@ func (v *Volume) outlive(q *request, c *claim) {
 		if q.p != nil {
 			block.Put(q.p)
 		}
-	}()
+	})
 }
 
 // carry issues a request until a verdict other than "again".
@@ -293,8 +291,8 @@ func (v *Volume) peerFailed(what string) {
 func (v *Volume) settle(ctx context.Context, q *request, done bool) verdict {
 	for {
 		v.mu.Lock()
-		d, clear := v.judge(q, done)
-		if clear {
+		d, decided := v.judge(q, done)
+		if decided {
 			v.mu.Unlock()
 			return d
 		}
@@ -304,10 +302,10 @@ func (v *Volume) settle(ctx context.Context, q *request, done bool) verdict {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			d, clear = detach, true
+			d, decided = detach, true
 		}
 		v.leaveWait()
-		if clear {
+		if decided {
 			return d
 		}
 	}

@@ -40,13 +40,11 @@ func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded, byDiges
 	v.facts.Role, v.facts.Phase = stage.Sink, stage.Copying
 	v.count.beginCopy()
 	v.wake()
-	v.wg.Add(1)
-	go func() {
-		defer v.wg.Done()
+	v.wg.Go(func() {
 		if err := v.prepareSink(ctx, l, from, excluded, byDigest); err != nil {
 			l.Close(fmt.Errorf("target of volume %s: %w", v.ID, err))
 		}
-	}()
+	})
 	return nil
 }
 
@@ -170,8 +168,7 @@ func drop(f *link.Frame, err error) error {
 }
 
 func (v *Volume) spawn(f func()) {
-	v.wg.Add(1)
-	go func() { defer v.wg.Done(); f() }()
+	v.wg.Go(f)
 }
 
 // apply writes a frame's blocks. The place in the overlap lock is taken here, in lane order, and under the same grant

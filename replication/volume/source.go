@@ -350,7 +350,7 @@ func (s *source) compare(want func(extent int64) bool) error {
 	var mu sync.Mutex
 	var first error
 	extents := meta.Extents(s.v.size)
-	for e := int64(0); e < extents; e++ {
+	for e := range extents {
 		if !want(e) {
 			continue
 		}
@@ -408,7 +408,7 @@ func (s *source) different(e int64, answer chan []byte) error {
 	s.v.mu.Lock()
 	defer s.v.mu.Unlock()
 	s.v.count.uncompared.Add(-blocks * Block)
-	for b := int64(0); b < blocks; b++ {
+	for b := range blocks {
 		if bits[b/8]&(1<<(b%8)) != 0 {
 			s.v.meta.Dirty().Set(first+b, 1)
 		}

@@ -133,7 +133,6 @@ type Volume struct {
 	nextFlush *flushBatch
 	lastSent  map[int64]uint64 // catching: newest frame in flight per block
 	sends     uint64
-	holdSince time.Time
 
 	recording  sync.Mutex // one change of generation or state at a time; taken before mu
 	peerFlush  sync.Mutex // one FLUSH of the unsynced set at a time

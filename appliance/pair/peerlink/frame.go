@@ -113,7 +113,7 @@ const (
 	maxSerial     = 64
 )
 
-func (g greeting) append(b []byte) []byte {
+func (g greeting) append(b []byte) []byte { //nolint:unparam // the form of frame.append
 	b = append(b, greetingMagic...)
 	b = binary.LittleEndian.AppendUint16(b, g.version)
 	b = append(b, g.node)

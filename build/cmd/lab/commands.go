@@ -155,7 +155,7 @@ func runExec(ctx context.Context, l *lab.Lab, args []string, s streams) (int, er
 		args = append(args[:1:1], args[2:]...)
 	}
 	if len(args) < 2 {
-		return 2, errors.New("usage: lab exec MACHINE -- COMMAND ...")
+		return 2, errors.New("usage: lab exec MACHINE -- COMMAND [ARGUMENTS]")
 	}
 	return l.ExecFiles(ctx, args[0], s.in, s.out, s.err, args[1:]...)
 }
@@ -174,7 +174,7 @@ func runWait(ctx context.Context, l *lab.Lab, args []string, s streams) error {
 		}
 	}
 	if len(conditions) == 0 {
-		return errors.New("usage: lab wait [--for 30s] CONDITION ...")
+		return errors.New("usage: lab wait [--for 30s] CONDITION [MORE]")
 	}
 	return l.Wait(ctx, *limit, conditions...)
 }

@@ -19,7 +19,8 @@ func newDrive(t interface {
 	Helper()
 	Fatal(...any)
 	Cleanup(func())
-}, dir string) *Drive {
+}, dir string,
+) *Drive {
 	t.Helper()
 	d, err := Open(filepath.Join(dir, "medium"), testBlocks*BlockBytes)
 	if err != nil {

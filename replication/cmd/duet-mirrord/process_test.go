@@ -55,7 +55,7 @@ type node struct {
 
 func startNodes(t *testing.T) [2]*node {
 	t.Helper()
-	base, err := os.MkdirTemp(poolBase(), "duet-mirrord")
+	base, err := os.MkdirTemp(poolBase(), "duet-mirrord") //nolint:usetesting // on a file system that can do O_DIRECT
 	if err != nil {
 		t.Fatal(err)
 	}

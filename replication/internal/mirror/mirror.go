@@ -111,8 +111,7 @@ func New(o Options) *Mirror {
 }
 
 func (m *Mirror) spawn(f func()) {
-	m.wg.Add(1)
-	go func() { defer m.wg.Done(); f() }()
+	m.wg.Go(f)
 }
 
 // report hands events on in their order, outside every lock.

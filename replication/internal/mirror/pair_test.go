@@ -194,7 +194,7 @@ type pair struct {
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	var out io.Writer = io.Discard
+	out := io.Discard
 	if os.Getenv("DUET_TEST_LOG") != "" {
 		out = os.Stderr
 	}
