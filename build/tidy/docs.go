@@ -1,6 +1,7 @@
 package tidy
 
 import (
+	"go/ast"
 	"path"
 	"regexp"
 	"slices"
@@ -66,6 +67,84 @@ func Links(t *Tree) []Finding {
 			for _, m := range linkForm.FindAllStringSubmatch(codeForm.ReplaceAllString(line, ""), -1) {
 				if problem := t.follow(f.Path, m[1]); problem != "" {
 					found = append(found, Finding{f.Path, n, m[1] + ": " + problem})
+				}
+			}
+		})
+	}
+	return found
+}
+
+var (
+	quotedForm = regexp.MustCompile("`([^`]+)`")
+	targetForm = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
+	identForm  = regexp.MustCompile(`^([a-z][a-z0-9]*)\.([A-Z]\w*)`)
+)
+
+// declared lists what each package of the module declares, methods too, by the package's name.
+func (t *Tree) declared() map[string]map[string]bool {
+	all := map[string]map[string]bool{}
+	t.Go(func(_ string, f *ast.File) {
+		names := all[f.Name.Name]
+		if names == nil {
+			names = map[string]bool{}
+			all[f.Name.Name] = names
+		}
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				names[d.Name.Name] = true
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					switch s := s.(type) {
+					case *ast.TypeSpec:
+						names[s.Name.Name] = true
+					case *ast.ValueSpec:
+						for _, n := range s.Names {
+							names[n.Name] = true
+						}
+					}
+				}
+			}
+		}
+	})
+	return all
+}
+
+// DocNames: what a document quotes as a path of this repository, a target of make, or an exported name of one of its
+// packages is there. A word in capitals stands for a name of the reader's, and says nothing.
+func DocNames(t *Tree) []Finding {
+	makefile, _ := t.Data("Makefile")
+	targets := map[string]bool{}
+	for _, m := range targetForm.FindAllStringSubmatch(string(makefile), -1) {
+		targets[m[1]] = true
+	}
+	roots := map[string]bool{}
+	for _, f := range t.Files {
+		if root, _, ok := strings.Cut(f.Path, "/"); ok {
+			roots[root] = true
+		}
+	}
+	declared := t.declared()
+	var found []Finding
+	for _, f := range t.Files {
+		if path.Ext(f.Path) != ".md" || inTestdata(f.Path) {
+			continue
+		}
+		prose(f.Data, func(n int, line string) {
+			for _, m := range quotedForm.FindAllStringSubmatch(line, -1) {
+				words := strings.Fields(m[1])
+				if words[0] == "make" && len(words) > 1 && !targets[words[1]] {
+					found = append(found, Finding{f.Path, n, m[1] + ": there is no such target"})
+				}
+				if id := identForm.FindStringSubmatch(m[1]); id != nil && declared[id[1]] != nil && !declared[id[1]][id[2]] {
+					found = append(found, Finding{f.Path, n, m[1] + ": the package has no such name"})
+				}
+				for _, w := range words {
+					name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(w, "./"), "/..."), "/")
+					root, _, ok := strings.Cut(name, "/")
+					if ok && roots[root] && name == strings.ToLower(name) && !strings.ContainsAny(name, "*{<:") && !t.Has(name) {
+						found = append(found, Finding{f.Path, n, w + ": is not in the repository"})
+					}
 				}
 			}
 		})

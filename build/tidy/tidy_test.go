@@ -119,6 +119,15 @@ var rules = []rule{
 		[]string{"a.md:4: c.md: leads nowhere", "a.md:5: b.md#three: there is no such heading", "d.md: has not exactly one title"},
 	},
 	{
+		"names in documents", DocNames,
+		map[string]string{
+			"Makefile":            "x: ## y\n\ttrue\nlong-name: x\n",
+			"appliance/pair/p.go": "package pair\n\ntype One int\n\nfunc (One) Two() {}\n\nvar Three int\n",
+			"docs/a.md":           "# A\n`appliance/pair` `go test ./appliance/...` `make x N=1` `appliance/NAME/y` `/etc/x` `other/y` `appliance/pair/`\n`appliance/pear` `make z`\n`pair.One` `pair.Two` `pair.Three{x}` `other.Nine` `pair.Nine(x)`\n`appliance/pair/p.go` `make long-name` appliance/none\n",
+		},
+		[]string{"a.md:3: appliance/pear: is not in the repository", "a.md:3: make z: there is no such target", "a.md:4: pair.Nine(x): the package has no such name"},
+	},
+	{
 		"fault pages", FaultPages,
 		map[string]string{
 			"appliance/event/codes.go": "package event\nconst (\n\tOne Code = \"SITE-1001\"\n\tTwo Code = \"SITE-1002\"\n)\n",
