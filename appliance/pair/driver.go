@@ -162,7 +162,7 @@ func (d *Driver) open() error {
 	d.mirror.tell = d.mirrorSaid
 	d.mirror.state = func(up bool) {
 		if !up {
-			go d.mirrorGone()
+			d.mirrorGone()
 			return
 		}
 		select {

@@ -2,6 +2,7 @@ package pair
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,8 @@ func TestNothingIsGrantedBeforeTheLossIsKnown(t *testing.T) {
 	d, _, _ := r.run(nil)
 	until(t, "solo", func() bool { return r.mirror.mode() == control.Solo })
 	slow, busy := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(slow) })
+	defer release()                                   // a test that fails here must not wait for itself
 	d.post(input{do: func() { close(busy); <-slow }}) // a slow disk under the loop
 	await(t, "the busy loop", busy)
 	before := d.mirror.current()
@@ -37,7 +40,7 @@ func TestNothingIsGrantedBeforeTheLossIsKnown(t *testing.T) {
 			}
 		}
 	}
-	close(slow)
+	release()
 	until(t, "the connection", func() bool { return d.mirror.current() != nil })
 	r.sane()
 }
