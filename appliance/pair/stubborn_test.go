@@ -188,3 +188,19 @@ func TestAStartUnderWayAtLeaseEndIsNoReset(t *testing.T) {
 		t.Error("a workload outlives the lease, and the node is not reset")
 	}
 }
+
+// A watchdog that keeps a timeout of its own is petted, yet it is not shown as the one that W0 rests on.
+func TestAWatchdogWithAnotherTimeoutIsNoWatchdog(t *testing.T) {
+	r := newRig(t)
+	r.watchdog = r.path("watchdog") // a file: it takes pets and no timeout
+	if err := os.WriteFile(r.watchdog, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, stop, _ := r.run(nil)
+	until(t, "solo", func() bool { return d.View().State.Mode == membership.Solo })
+	until(t, "a pet", func() bool { b, err := os.ReadFile(r.watchdog); return err == nil && len(b) > 0 })
+	if d.View().Watchdog {
+		t.Error("shown as armed")
+	}
+	_ = stop()
+}

@@ -22,7 +22,7 @@ type View struct {
 	LanePath string
 	PeerKey  ed25519.PublicKey
 	Timers   [membership.TimerCount]membership.Boottime
-	Watchdog bool // armed
+	Watchdog bool // armed, and resets before W0
 }
 
 // View is the newest one.
@@ -33,7 +33,7 @@ func (d *Driver) View() View {
 func (d *Driver) publish() {
 	d.view.Store(&View{
 		State: d.state, At: d.now(), LaneUp: d.lane.up, LanePath: d.lane.path, PeerKey: d.peerKey, Timers: d.timers,
-		Watchdog: d.dog != nil,
+		Watchdog: d.dog != nil && d.dog.inTime,
 	})
 }
 

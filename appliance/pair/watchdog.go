@@ -42,6 +42,8 @@ type watchdog struct {
 	end  chan struct{}
 	once sync.Once
 	done chan struct{}
+
+	inTime bool // it resets before W0; one that does not still ends a hang, and people are told
 }
 
 // openWatchdog arms the device.
@@ -50,13 +52,30 @@ func openWatchdog(path string, p *pets, now func() int64, log *slog.Logger) (*wa
 	if err != nil {
 		return nil, fmt.Errorf("watchdog: %w", err)
 	}
-	seconds := int(watchdogTimeout.Seconds())
-	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, seconds); err != nil {
-		log.Warn("watchdog does not take its timeout; its own stays", "error", err.Error())
-	}
 	w := &watchdog{f: f, pets: p, log: log, now: now, end: make(chan struct{}), done: make(chan struct{})}
+	if err := setTimeout(int(f.Fd())); err != nil {
+		log.Error("watchdog does not reset in time; its own timeout stays", "code", "SYS-9008", "error", err.Error())
+	} else {
+		w.inTime = true
+	}
 	go w.run()
 	return w, nil
+}
+
+// setTimeout reads back: a driver may round, or have a fixed time of its own.
+func setTimeout(fd int) error {
+	want := int(watchdogTimeout.Seconds())
+	if err := unix.IoctlSetPointerInt(fd, unix.WDIOC_SETTIMEOUT, want); err != nil {
+		return fmt.Errorf("set its timeout: %w", err)
+	}
+	got, err := unix.IoctlGetInt(fd, unix.WDIOC_GETTIMEOUT)
+	if err != nil {
+		return fmt.Errorf("read its timeout: %w", err)
+	}
+	if got <= 0 || got > want {
+		return fmt.Errorf("it waits %d s instead of %d s", got, want)
+	}
+	return nil
 }
 
 func (w *watchdog) run() {
