@@ -3,10 +3,9 @@
 //
 // It promises:
 //   - A guest executes only while the gate permits its VM under the epoch of its start; the gate closes at the grant's
-//     deadline by itself. libvirt offers no way to take
-//     back a request, and a hung libvirtd may carry one out minutes later, so a start has two halves: QEMU is created
-//     with its guest paused, and the guest is released only after the gate was asked again. What appears after the gate
-//     was closed stays paused and is ended.
+//     deadline by itself. libvirt offers no way to take back a request, and a hung libvirtd may carry one out minutes
+//     later, so a start has two halves: QEMU is created with its guest paused, and the guest is released only after the
+//     gate was asked again. What appears after the gate was closed stays paused and is ended.
 //   - Kill and KillAll do not need libvirt. They find QEMU in /proc, send SIGKILL through a pidfd (a pid alone may have
 //     been reused), wait until every thread is gone, look again, and say so only then. They work while libvirtd hangs,
 //     is dead, or was restarted. A lease that ends is no time for an orderly shutdown (protocol.md section 8, "runner").
