@@ -14,17 +14,24 @@ import (
 type Leaf [sha256.Size]byte
 
 // leaves keeps a digest per extent and knows which are stale. A write makes its extents stale before it begins and
-// again when it ends, under its lock; a digest is taken under a shared lock, so it belongs to one moment.
+// again when it ends, under its lock; a digest is taken under a shared lock, so it belongs to one moment. One that was
+// read before a sync covered the last write may speak of a disk's cache: it is weak, and the next sync makes it stale.
 type leaves struct {
 	mu    sync.Mutex
 	sums  []Leaf
 	fresh []bool
 	stale int
+
+	syncs uint64   // begun so far
+	wrote []uint64 // value of syncs at the last write
+	weak  []bool
 }
 
 func newLeaves(size int64) *leaves {
 	n := int((size + meta.ExtentBytes - 1) / meta.ExtentBytes)
-	return &leaves{sums: make([]Leaf, n), fresh: make([]bool, n), stale: n}
+	return &leaves{
+		sums: make([]Leaf, n), fresh: make([]bool, n), stale: n, wrote: make([]uint64, n), weak: make([]bool, n),
+	}
 }
 
 // touch makes the extents of a byte range stale.
@@ -35,11 +42,31 @@ func (l *leaves) touch(off, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for e := off / meta.ExtentBytes; e <= (off+n-1)/meta.ExtentBytes; e++ {
+		l.wrote[e] = l.syncs
 		if l.fresh[e] {
 			l.fresh[e] = false
 			l.stale++
 		}
 	}
+}
+
+// synced runs a sync; what was read before its last write was synced has to be read again (replication.md 10.4).
+func (l *leaves) synced(sync func() error) error {
+	l.mu.Lock()
+	l.syncs++
+	l.mu.Unlock()
+	if err := sync(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for e, weak := range l.weak {
+		if weak && l.fresh[e] {
+			l.fresh[e] = false
+			l.stale++
+		}
+	}
+	return nil
 }
 
 func (l *leaves) staleCount() int {
@@ -61,6 +88,7 @@ func (l *leaves) set(e int64, sum Leaf) {
 		l.stale--
 	}
 	l.sums[e], l.fresh[e] = sum, true
+	l.weak[e] = l.wrote[e] == l.syncs // no sync was begun since its last write ended
 }
 
 // flat is all leaves in order, for the peer to compare.

@@ -102,7 +102,7 @@ func (v *Volume) Generation() meta.Generation { return v.meta.Super().Current }
 // FinishSink makes a completed copy durable at its target: up to date, with the source's generation. A proved
 // result is compared once more with what this leg's own reading said.
 func (v *Volume) FinishSink(l *link.Lane, r Result) error {
-	if r.Root != (Leaf{}) && r.Root != v.leaves.root(v.ID, v.size) {
+	if r.Root != (Leaf{}) && (v.leaves.staleCount() != 0 || r.Root != v.leaves.root(v.ID, v.size)) {
 		return fmt.Errorf("volume %s: the root changed since it was proved", v.ID)
 	}
 	return v.finish(l, stage.Sink, r, func(s *meta.Superblock) {

@@ -287,7 +287,7 @@ func (v *Volume) answerBarrier(ctx context.Context, l *link.Lane, f *link.Frame,
 		<-c.granted
 		defer v.locks.release(c)
 	}
-	err := v.data.Sync()
+	err := v.leaves.synced(v.data.Sync)
 	if err != nil {
 		err = v.legError("sync", err)
 	} else {
