@@ -253,7 +253,12 @@ func (v *Volume) prove(l *link.Lane, f *link.Frame, s *sink) error {
 		c := v.locks.enqueue(0, v.size/Block, true)
 		v.spawn(func() { v.answerBarrier(s.ctx, l, f, c) })
 	default:
-		v.spawn(func() { v.answerBarrier(s.ctx, l, f, nil) })
+		c := v.locks.enqueue(0, v.size/Block, false)
+		v.spawn(func() {
+			<-c.granted // so the sync covers the frames before the question, and the hold has less to read again
+			v.locks.release(c)
+			v.answerBarrier(s.ctx, l, f, nil)
+		})
 	}
 	return nil
 }

@@ -325,8 +325,10 @@ func (m *Mirror) heardAnswer(e *entry, d decision) error {
 		// Both sides have acted on records of which one has moved: begin anew (H0).
 		return errors.New("a record changed while its decision was agreed")
 	}
+	// While a leg is armed for a newer grant its record is still the old one.
+	fresh, ok := e.vol.Record()
 	own, p := m.evaluate(e)
-	if !own.Equal(d.Decision) {
+	if !ok || e.mine.Mode != m.grant.Mode || fresh.Right != e.mine.Leg.Right || !own.Equal(d.Decision) {
 		return errors.New("the grant changed while a decision was agreed")
 	}
 	return m.adopt(e, own, p)
