@@ -12,6 +12,7 @@ import (
 // found on its disk, then "ACK n" after each write that its fsync confirmed. The file lies outside the node's drives.
 type Console struct {
 	Resumes []uint64
+	Acked   []uint64 // in order
 	LastAck uint64
 	Acks    int
 	Bad     []string // what the guest itself complained about
@@ -44,7 +45,7 @@ func ReadConsole(path string) (Console, error) {
 				c.Resumes = append(c.Resumes, n)
 				continue
 			}
-			c.LastAck, c.Acks = max(c.LastAck, n), c.Acks+1
+			c.LastAck, c.Acks, c.Acked = max(c.LastAck, n), c.Acks+1, append(c.Acked, n)
 		case "BAD":
 			c.Bad = append(c.Bad, number)
 		}
@@ -52,14 +53,30 @@ func ReadConsole(path string) (Console, error) {
 	return c, lines.Err()
 }
 
+// GuestHistory looks at the consoles of both nodes over the whole life of a guest. The guest counts on from what it finds
+// on its disk, so a number that was acknowledged twice was lost in between, or counted by two guests at once. This
+// needs no clock, and it also sees a counter that fell back and has long caught up again.
+func GuestHistory(consoles ...Console) []string {
+	var wrong []string
+	times := map[uint64]int{}
+	for _, c := range consoles {
+		wrong = append(wrong, c.Bad...)
+		for _, n := range c.Acked {
+			if times[n]++; times[n] == 2 {
+				wrong = append(wrong, fmt.Sprintf("the guest acknowledged %d twice", n))
+			}
+		}
+	}
+	return wrong
+}
+
 // GuestLoss compares what the guest had acknowledged anywhere before its last boot with what it found then.
 func GuestLoss(ackedBefore uint64, after Console, bootsBefore int) []string {
-	lost := after.Bad
 	if len(after.Resumes) <= bootsBefore {
-		return append(lost, "the guest did not boot")
+		return []string{"the guest did not boot"}
 	}
 	if found := after.Resumes[len(after.Resumes)-1]; found < ackedBefore {
-		lost = append(lost, fmt.Sprintf("the guest found counter %d, but %d was acknowledged", found, ackedBefore))
+		return []string{fmt.Sprintf("the guest found counter %d, but %d was acknowledged", found, ackedBefore)}
 	}
-	return lost
+	return nil
 }

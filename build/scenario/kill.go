@@ -96,7 +96,14 @@ func (s *Site) FIO(ctx context.Context) error {
 	if err := <-done; err != nil {
 		return err
 	}
-	return s.legsEqual(ctx, owner, NewReport())
+	r := NewReport()
+	if err := s.legsEqual(ctx, owner, r); err != nil {
+		return err
+	}
+	if r.LegsDiffer > 0 {
+		return fmt.Errorf("%d volumes have legs that differ after fio", r.LegsDiffer)
+	}
+	return nil
 }
 
 // cutAndReturn cuts the peer under fio's load; fio must still be running when the peer is in sync again, else the

@@ -104,7 +104,7 @@ func refusals(ctx context.Context, t *testing.T, s *Site) {
 	}{
 		{"unknown VM", owner, []string{"duet", "vm", "start", "nosuch"}, "VM-"},
 		{"unknown volume", owner, []string{"duet", "volume", "show", "nosuch"}, "nosuch"},
-		{"founded already", owner, []string{"duet", "setup", "answer", "/etc/hostname"}, ""},
+		{"answers that are none", owner, []string{"duet", "setup", "answer", "/etc/hostname"}, "SYS-"},
 	} {
 		out, err := s.Lab.Exec(ctx, tc.node, tc.argv...)
 		if err == nil {

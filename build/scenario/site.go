@@ -31,7 +31,8 @@ type Site struct {
 	// Say tells a person what happens; it is never nil.
 	Say func(format string, args ...any)
 
-	probe *probeLoad
+	probe     *probeLoad
+	guestTold int // complaints about the guest that are in the report already
 }
 
 // Up starts a lab, founds the pair and waits until the guest counts.

@@ -59,11 +59,11 @@ func (c cycle) play(ctx context.Context, s *Site, _ *Report) error {
 	if err := s.pause(ctx, c.before); err != nil {
 		return err
 	}
-	acked, err := s.console(c.node)
-	if err != nil {
+	if err := s.Lab.Cut(ctx, c.node); err != nil {
 		return err
 	}
-	if err := s.Lab.Cut(ctx, c.node); err != nil {
+	acked, err := s.console(c.node) // of a node without power: all that it ever acknowledged
+	if err != nil {
 		return err
 	}
 	if c.node == owner {

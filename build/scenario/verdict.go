@@ -3,6 +3,8 @@ package scenario
 import (
 	"context"
 	"fmt"
+
+	"duet/build/lab"
 )
 
 // verdict judges a quiet site: nothing lost, nothing run twice, both legs byte-identical.
@@ -23,12 +25,31 @@ func (s *Site) verdict(ctx context.Context, r *Report) error {
 		s.Say("  I/O ERROR: %s", e)
 	}
 	r.IOErrors = len(s.probe.history.Errors)
+	if err := s.guestVerdict(r); err != nil {
+		return err
+	}
 	truth, err := s.Lab.Truth(ctx)
 	if err != nil {
 		return err
 	}
 	r.DoubleRunMS = truth.DoubleRunMS
 	return s.legsEqual(ctx, owner, r)
+}
+
+// guestVerdict judges the guest's whole life; what was told before is not counted again.
+func (s *Site) guestVerdict(r *Report) error {
+	var consoles []Console
+	for _, node := range []string{lab.A, lab.B} {
+		c, err := s.console(node)
+		if err != nil {
+			return err
+		}
+		consoles = append(consoles, c)
+	}
+	wrong := GuestHistory(consoles...)
+	s.lost(r, wrong[min(s.guestTold, len(wrong)):])
+	s.guestTold = len(wrong)
+	return nil
 }
 
 // legsEqual stops the guest in its tracks (the product does not see it), compares, and lets it go on.
