@@ -1,4 +1,4 @@
-// duetd is the control plane of one node: membership, fencing, VMs, and the API that people and programs use.
+// Command duetd is the control plane of one node: membership, fencing, VMs, and the API that people and programs use.
 //
 //	duetd --config /etc/duet/node.json
 //
