@@ -38,6 +38,10 @@ func OpenStore(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("site store: %w", err)
 	}
+	// A process that was killed behind a rename may have left a name that can be read but is not durable.
+	if err := durable.SyncDir(dir); err != nil {
+		return nil, fmt.Errorf("site store: %w", err)
+	}
 	data, err := os.ReadFile(s.path(documentFile))
 	if err == nil {
 		doc, perr := Parse(data)

@@ -246,3 +246,32 @@ func TestSumRecordsAreKept(t *testing.T) {
 		t.Fatalf("%+v", got.sums[3])
 	}
 }
+
+// A superblock that a killed daemon left in the drive's cache can be read. What Open has told once must not be taken back
+// by a power cut: the next daemon has acted on it.
+func TestOpenMakesDurableWhatItTells(t *testing.T) {
+	dev := formatted(t)
+	ahead := dev.CutPick(func(crashdev.Pending) bool { return true })
+	if err := open(t, ahead).Change(changedTo(7)); err != nil {
+		t.Fatal(err)
+	}
+	next := open(t, ahead).Super()
+	at := slotOffset(next.Sequence)
+	slot := block.Alloc(BlockBytes)
+	copy(slot, ahead.Contents()[at:at+BlockBytes])
+	if err := dev.WriteAt(slot, at, block.Cached); err != nil { // and the daemon dies before it is durable
+		t.Fatal(err)
+	}
+	told := open(t, dev).Super()
+	if told.Sequence != next.Sequence {
+		t.Fatalf("read sequence %d, want %d", told.Sequence, next.Sequence)
+	}
+	after := dev.CutPick(func(crashdev.Pending) bool { return false })
+	if got := open(t, after).Super(); got.Sequence != told.Sequence {
+		t.Errorf("sequence %d was told, the power cut took it back to %d", told.Sequence, got.Sequence)
+	}
+}
+
+func changedTo(sumErrors uint32) func(*Superblock) {
+	return func(s *Superblock) { s.SumErrors = sumErrors }
+}

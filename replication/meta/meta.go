@@ -72,6 +72,11 @@ func Format(dev block.Device, s Superblock) error {
 
 // Open reads the superblock and the map pages. The device belongs to Meta only when there is no error.
 func Open(dev block.Device) (*Meta, error) {
+	// A daemon that was killed inside Change may have left a superblock that can be read but is not durable. It is made
+	// so before anybody acts on it.
+	if err := dev.Sync(); err != nil {
+		return nil, fmt.Errorf("sync before reading: %w", err)
+	}
 	s, err := readSlots(dev)
 	if err != nil {
 		return nil, err

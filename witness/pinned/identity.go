@@ -18,6 +18,9 @@ const pemType = "PRIVATE KEY" // RFC 5958, PKCS#8
 // Durable before it returns.
 func LoadOrCreate(path string) (ed25519.PrivateKey, error) {
 	key, err := Load(path)
+	if err == nil { // a process that was killed in create may have left the name without making it durable
+		return key, syncDir(filepath.Dir(path))
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}

@@ -272,10 +272,6 @@ func openFile(path string) (db *bbolt.DB, err error) {
 			err = fmt.Errorf("store %s: damaged file: %v", path, p)
 		}
 	}()
-	created := false
-	if _, statErr := os.Stat(path); errors.Is(statErr, os.ErrNotExist) {
-		created = true
-	}
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s is in use by another process", path)
@@ -283,10 +279,10 @@ func openFile(path string) (db *bbolt.DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w; restore nothing over it: move it away, and let the sites admit a new register", path, err)
 	}
-	if created {
-		if err := syncDir(filepath.Dir(path)); err != nil {
-			return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), db.Close())
-		}
+	// A process that was killed inside a commit may have left a register that can be read but is not durable, and the repeat
+	// of that request is answered without another write. So what is read is made durable first, the name too.
+	if err := errors.Join(db.Sync(), syncDir(filepath.Dir(path))); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), db.Close())
 	}
 	return db, nil
 }

@@ -22,6 +22,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -62,7 +63,13 @@ type File struct {
 }
 
 // Open reads the record; it creates the file with two empty slots where there is none.
-func Open(path string) (*File, error) {
+//
+// Everything is synced before it is read: a process that was killed inside Write may have left a record that can be read
+// and is not durable. Believed and acted on, it would be gone after the next power cut.
+func Open(path string) (*File, error) { return open(path, (*os.File).Sync) }
+
+// open has the sync as a parameter so that a test sees the order.
+func open(path string, sync func(*os.File) error) (*File, error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		empty := append(encodeSlot(0, nil), encodeSlot(0, nil)...)
 		if err := durable.WriteFile(path, empty, 0o600); err != nil {
@@ -72,6 +79,9 @@ func Open(path string) (*File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DSYNC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("record file: %w", err)
+	}
+	if err := errors.Join(sync(f), durable.SyncDir(filepath.Dir(path))); err != nil {
+		return nil, errors.Join(fmt.Errorf("record file %s: sync before reading: %w", path, err), f.Close())
 	}
 	r := &File{f: f, newest: -1}
 	if err := r.load(); err != nil {

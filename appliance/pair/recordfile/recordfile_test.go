@@ -186,3 +186,33 @@ func FuzzDecodeSlot(f *testing.F) {
 		}
 	})
 }
+
+// What a killed process left readable is made durable before it is believed; if that fails, it is not believed.
+func TestOpenSyncsBeforeItReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "record")
+	r, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.Write(1, []byte("one")), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	// The sync changes the file: what is read afterwards must be what the sync left there.
+	r, err = open(path, func(f *os.File) error {
+		_, err := f.WriteAt(encodeSlot(2, []byte("two")), 0)
+		return errors.Join(err, f.Sync())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seq, payload := r.Record(); seq != 2 || string(payload) != "two" {
+		t.Errorf("read %d %q before the sync", seq, payload)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("EIO")
+	if _, err := open(path, func(*os.File) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("a record that could not be made durable was believed: %v", err)
+	}
+}
