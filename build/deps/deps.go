@@ -31,6 +31,7 @@ var Packages = []Package{
 	{"ipmitool", "judge of the BMC simulator"},
 	{"openipmi", "ipmi_sim: second, independent BMC"},
 	{"mbpoll", "judge of the PDU simulator"},
+	{"etcd-server", "second store of the witness: started by tests on loopback, never as a service"},
 }
 
 // Missing names the packages of the list that are not installed.
