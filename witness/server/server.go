@@ -25,7 +25,6 @@ import (
 	"duet/witness/enrolment"
 	"duet/witness/pinned"
 	"duet/witness/register"
-	"duet/witness/store"
 	"duet/witness/wire"
 )
 
@@ -43,7 +42,7 @@ type Limits struct {
 type Config struct {
 	Identity ed25519.PrivateKey
 	Sites    *enrolment.Directory
-	Store    *store.Store
+	Store    Store
 	Log      *slog.Logger
 	Limits   Limits
 }
@@ -202,10 +201,10 @@ func (s *Server) connection(ctx context.Context, raw net.Conn, handshakeDone fun
 	s.connections.Add(1)
 	s.enter(key, raw)
 	defer s.leave(key, raw)
-	return s.converse(conn, key)
+	return s.converse(ctx, conn, key)
 }
 
-func (s *Server) converse(conn *tls.Conn, key ed25519.PublicKey) error {
+func (s *Server) converse(ctx context.Context, conn *tls.Conn, key ed25519.PublicKey) error {
 	for {
 		request, err := s.receive(conn)
 		if err != nil {
@@ -216,7 +215,7 @@ func (s *Server) converse(conn *tls.Conn, key ed25519.PublicKey) error {
 			return nil
 		}
 		s.requests.Add(1)
-		reply, err := s.answer(key, request)
+		reply, err := s.answer(ctx, key, request)
 		if err != nil {
 			s.storeErrors.Add(1)
 			s.cfg.Log.Error("no answer can be given", "error", err)
@@ -247,14 +246,14 @@ func (s *Server) receive(conn net.Conn) (wire.Request, error) {
 }
 
 // answer carries the request out. An error is the death of the store: the caller gets silence, which is no answer.
-func (s *Server) answer(key ed25519.PublicKey, q wire.Request) (wire.Reply, error) {
+func (s *Server) answer(ctx context.Context, key ed25519.PublicKey, q wire.Request) (wire.Reply, error) {
 	reply := wire.Reply{Op: q.Op, Nonce: q.Nonce, RID: q.RID}
 	site, caller, ok := s.cfg.Sites.Find(key)
 	if !ok {
 		reply.Result = wire.UnknownSite
 		return reply, nil
 	}
-	owner := store.Owner{Name: site.Name, Keys: [2][32]byte{[32]byte(site.KeyA), [32]byte(site.KeyB)}}
+	owner := register.Owner{Name: site.Name, Keys: [2][32]byte{[32]byte(site.KeyA), [32]byte(site.KeyB)}}
 	var r register.Register
 	var err error
 	done := true
@@ -264,24 +263,24 @@ func (s *Server) answer(key ed25519.PublicKey, q wire.Request) (wire.Reply, erro
 			reply.Result = wire.Refused
 			return reply, nil
 		}
-		r, err = s.cfg.Store.Create(owner, q.Site, q.Nonce, q.New)
+		r, err = s.cfg.Store.Create(ctx, owner, q.Site, q.Nonce, q.New)
 	case wire.CAS:
 		if q.New.Set != caller {
 			reply.Result = wire.Refused
 			return reply, nil
 		}
-		r, done, err = s.cfg.Store.CAS(owner, q.RID, q.Expected, q.New)
+		r, done, err = s.cfg.Store.CAS(ctx, owner, q.RID, q.Expected, q.New)
 	case wire.Push:
-		r, done, err = s.cfg.Store.Push(owner, q.RID, q.New.Epoch)
+		r, done, err = s.cfg.Store.Push(ctx, owner, q.RID, q.New.Epoch)
 	case wire.Status:
-		reply.RIDs, err = s.cfg.Store.List(owner)
+		reply.RIDs, err = s.cfg.Store.List(ctx, owner)
 	}
 	switch {
-	case errors.Is(err, store.ErrUnknownRegister):
+	case errors.Is(err, register.ErrUnknownRegister):
 		reply.Result = wire.UnknownRegister
-	case errors.Is(err, store.ErrUnknownSite):
+	case errors.Is(err, register.ErrUnknownSite):
 		reply.Result = wire.UnknownSite
-	case errors.Is(err, store.ErrCorrupt):
+	case errors.Is(err, register.ErrCorrupt):
 		reply.Result = wire.Corrupt
 	case err != nil:
 		return wire.Reply{}, err

@@ -1,119 +1,101 @@
 package store
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"hash/crc32"
 
 	"go.etcd.io/bbolt"
 
 	"duet/witness/register"
 )
 
-// boundSite is what an enrolment was bound to: site id 16, keys 2 × 32, crc32c 4.
-type boundSite struct {
-	site register.ID
-	keys [2][32]byte
-}
-
-const siteRecordSize = 84
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func (b boundSite) encode() []byte {
-	record := make([]byte, 0, siteRecordSize)
-	record = append(record, b.site[:]...)
-	record = append(record, b.keys[0][:]...)
-	record = append(record, b.keys[1][:]...)
-	sum := crc32.Checksum(record, castagnoli)
-	return append(record, byte(sum>>24), byte(sum>>16), byte(sum>>8), byte(sum))
-}
-
-func decodeSite(record []byte) (boundSite, error) {
-	if len(record) != siteRecordSize {
-		return boundSite{}, ErrCorrupt
-	}
-	b := boundSite{site: register.ID(record[:16]), keys: [2][32]byte{[32]byte(record[16:48]), [32]byte(record[48:80])}}
-	if string(b.encode()) != string(record) {
-		return boundSite{}, ErrCorrupt
-	}
-	return b, nil
-}
-
-func loadSite(tx *bbolt.Tx, name string) (boundSite, bool, error) {
+func loadBinding(tx *bbolt.Tx, name string) (register.Site, bool, error) {
 	record := tx.Bucket(bucketSites).Get([]byte(name))
 	if record == nil {
-		return boundSite{}, false, nil
+		return register.Site{}, false, nil
 	}
-	bound, err := decodeSite(record)
+	bound, err := register.DecodeBinding(record)
 	if err != nil {
-		return boundSite{}, false, fmt.Errorf("binding of %q: %w", name, err)
+		return register.Site{}, false, fmt.Errorf("binding of %q: %w", name, err)
 	}
 	return bound, true, nil
 }
 
-// bindSite lets the owner create registers of site, or says why not.
-func bindSite(tx *bbolt.Tx, owner Owner, site register.ID) error {
-	if other := tx.Bucket(bucketOwners).Get(site[:]); other != nil && string(other) != owner.Name {
-		return fmt.Errorf("site %x is the site of another enrolment: %w", site, ErrUnknownSite)
+// loadSite reads the enrolment and its registers; places[i] is where Kept[i] stands in the order of creation.
+func loadSite(tx *bbolt.Tx, name string) (site register.Site, places []place, err error) {
+	site, ok, err := loadBinding(tx, name)
+	if err != nil || !ok {
+		return site, nil, err
 	}
-	next := boundSite{site: site, keys: owner.Keys}
-	bound, ok, err := loadSite(tx, owner.Name)
-	if err != nil {
-		return err
-	}
-	if ok && bound == next {
-		return nil
-	}
-	if ok && bound.site != site {
-		free, err := mayRebind(tx, bound, next)
-		if err != nil {
-			return err
-		}
-		if !free {
-			return fmt.Errorf("%q is enrolled for site %x, not %x: %w", owner.Name, bound.site, site, ErrUnknownSite)
-		}
-		if err := forget(tx, bound.site); err != nil {
-			return err
-		}
-	}
-	if err := tx.Bucket(bucketOwners).Put(site[:], []byte(owner.Name)); err != nil {
-		return err
-	}
-	return tx.Bucket(bucketSites).Put([]byte(owner.Name), next.encode())
-}
-
-// mayRebind says whether the old site can be given up: nobody ever used it, or no node of it is left.
-func mayRebind(tx *bbolt.Tx, old, next boundSite) (bool, error) {
-	shared := false
-	for _, key := range next.keys {
-		shared = shared || key == old.keys[0] || key == old.keys[1]
-	}
-	if !shared {
-		return true, nil
-	}
-	kept, err := listOrder(tx, old.site)
-	if err != nil {
-		return false, err
-	}
-	for _, at := range kept {
+	places, err = listOrder(tx, site.ID)
+	for _, at := range places {
 		r, err := load(tx, at.rid)
-		if err != nil || r.Content != (register.Content{}) {
-			return false, nil // used, or not known to be unused
-		}
+		site.Kept = append(site.Kept, register.Kept{RID: at.rid, Register: r, Corrupt: err != nil})
 	}
-	return true, nil
+	return site, places, err
 }
 
-// forget deletes what is kept of a site: every rid of it becomes unknown.
-func forget(tx *bbolt.Tx, site register.ID) error {
-	kept, err := listOrder(tx, site)
-	if err != nil {
-		return err
+// saveCreated writes what Create made of a site. Nothing before it in the transaction has written anything, so a
+// refusal beside it in the same transaction leaves nothing behind.
+func saveCreated(tx *bbolt.Tx, owner register.Owner, before, after register.Site, places []place, made register.Register) error {
+	var errs []error
+	number := uint64(1)
+	if before.ID == after.ID && len(places) > 0 {
+		number = places[len(places)-1].number + 1
 	}
-	for _, at := range kept {
-		if err := drop(tx, site, at); err != nil {
-			return err
+	for i, at := range places {
+		if _, err := after.Find(before.Kept[i].RID); errors.Is(err, register.ErrUnknownRegister) {
+			errs = append(errs, drop(tx, before.ID, at))
 		}
 	}
-	return tx.Bucket(bucketOwners).Delete(site[:])
+	if before.ID != after.ID && before.ID != (register.ID{}) {
+		errs = append(errs, tx.Bucket(bucketOwners).Delete(before.ID[:]))
+	}
+	errs = append(errs,
+		tx.Bucket(bucketOwners).Put(after.ID[:], []byte(owner.Name)),
+		tx.Bucket(bucketSites).Put([]byte(owner.Name), after.EncodeBinding()),
+		tx.Bucket(bucketOrder).Put(orderKey(after.ID, number), made.RID[:]),
+		save(tx, made))
+	return errors.Join(errs...)
+}
+
+func load(tx *bbolt.Tx, rid register.ID) (register.Register, error) {
+	record := tx.Bucket(bucketRegisters).Get(rid[:])
+	if record == nil {
+		return register.Register{}, register.ErrUnknownRegister
+	}
+	return register.Decode(rid, record)
+}
+
+func save(tx *bbolt.Tx, r register.Register) error {
+	record := r.Encode()
+	return tx.Bucket(bucketRegisters).Put(r.RID[:], record[:])
+}
+
+// place is one register in the order of creation.
+type place struct {
+	number uint64
+	rid    register.ID
+}
+
+// listOrder is oldest first.
+func listOrder(tx *bbolt.Tx, site register.ID) ([]place, error) {
+	var list []place
+	c := tx.Bucket(bucketOrder).Cursor()
+	for key, value := c.Seek(site[:]); len(key) == 24 && register.ID(key[:16]) == site; key, value = c.Next() {
+		if len(value) != 16 {
+			return nil, fmt.Errorf("order of site %x: %w", site, register.ErrCorrupt)
+		}
+		list = append(list, place{binary.BigEndian.Uint64(key[16:]), register.ID(value)})
+	}
+	return list, nil
+}
+
+func drop(tx *bbolt.Tx, site register.ID, at place) error {
+	return errors.Join(tx.Bucket(bucketOrder).Delete(orderKey(site, at.number)), tx.Bucket(bucketRegisters).Delete(at.rid[:]))
+}
+
+func orderKey(site register.ID, number uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 24), site[:]...), number)
 }

@@ -11,15 +11,14 @@
 // page cache says then is not what the medium holds. A file that bbolt itself cannot make sense of is an error at
 // start; the way on is to set it aside by hand or by NewIdentity.
 //
-// A site belongs to one enrolment, which the first CREATE of that site binds. Another site id under the same name is
-// accepted only while no register of the old one was ever used (a founding that was cut off and started again), or
-// when both node keys are new (both nodes replaced or reset). The four newest registers of a site are kept; deleting
-// one is always safe, because an unknown register grants nothing.
+// Which site an enrolment is bound to, and which registers of it stay, is register.Site. Changes that wait at the same
+// time share one transaction and one sync: a thousand sites that ask at once, after a common power cut, wait for a few
+// syncs and not for a thousand.
 package store
 
 import (
+	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -34,16 +33,6 @@ import (
 	"duet/witness/register"
 )
 
-// registersPerSite are kept: the one in use, one being admitted, and two of before, for lost answers.
-const registersPerSite = 4
-
-// Errors that a caller answers by. Any other error means that the store is dead.
-var (
-	ErrUnknownRegister = errors.New("unknown register")
-	ErrUnknownSite     = errors.New("unknown site")
-	ErrCorrupt         = register.ErrCorrupt
-)
-
 // Config says where the store lives.
 type Config struct {
 	Path        string // the file; its folder exists
@@ -51,20 +40,18 @@ type Config struct {
 	NewIdentity bool // set everything aside and begin empty
 }
 
-// Owner is the enrolment on whose behalf a call is made.
-type Owner struct {
-	Name string
-	Keys [2][32]byte // raw public keys of a and b
-}
-
 // Store is an open store. Its methods may be called concurrently; changes happen one after another.
 type Store struct {
-	db *bbolt.DB
+	db      *bbolt.DB
+	changes chan change
+	quit    chan struct{}
+	writer  sync.WaitGroup
+	close   func() error
 
 	mu   sync.Mutex
 	dead error // first failed write or sync
 
-	step func(string) // of the crash test: called at each step of a change
+	step func(string) // of the crash test: called at each step of a transaction
 }
 
 var (
@@ -99,7 +86,7 @@ func Open(cfg Config) (*Store, Opened, error) {
 		}
 		opened.Why, err = bind(db, cfg.Machine.binding())
 		if err == nil && opened.Why == "" {
-			return &Store{db: db, step: func(string) {}}, opened, nil
+			return start(db), opened, nil
 		}
 		if err = errors.Join(err, db.Close()); err != nil {
 			return nil, opened, fmt.Errorf("store %s: %w", cfg.Path, err)
@@ -117,61 +104,83 @@ func Open(cfg Config) (*Store, Opened, error) {
 	if _, err := bind(db, cfg.Machine.binding()); err != nil {
 		return nil, opened, errors.Join(fmt.Errorf("store %s: %w", cfg.Path, err), db.Close())
 	}
-	return &Store{db: db, step: func(string) {}}, opened, nil
+	return start(db), opened, nil
 }
 
-// Close closes the file.
-func (s *Store) Close() error { return s.db.Close() }
+func start(db *bbolt.DB) *Store {
+	s := &Store{db: db, changes: make(chan change), quit: make(chan struct{}), step: func(string) {}}
+	s.writer.Go(s.write)
+	s.close = sync.OnceValue(func() error {
+		close(s.quit)
+		s.writer.Wait()
+		return s.db.Close()
+	})
+	return s
+}
 
-// Create makes a register with this content, or finds the one that the same site and nonce made before.
-func (s *Store) Create(owner Owner, site register.ID, nonce uint64, content register.Content) (register.Register, error) {
+// Close leaves what waits without an answer, and closes the file.
+func (s *Store) Close() error { return s.close() }
+
+// Kind is the word for this store in a status.
+func (s *Store) Kind() string { return "embedded" }
+
+// Health is why the store answers nothing, or nil.
+func (s *Store) Health() error { return s.alive() }
+
+// Count says how many sites are bound and how many registers are kept.
+func (s *Store) Count(context.Context) (sites, registers int, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		sites, registers = tx.Bucket(bucketSites).Stats().KeyN, tx.Bucket(bucketRegisters).Stats().KeyN
+		return nil
+	})
+	return sites, registers, err
+}
+
+// Create is register.Site.Create for this owner.
+func (s *Store) Create(ctx context.Context, owner register.Owner, site register.ID, nonce uint64, content register.Content) (register.Register, error) {
 	var made register.Register
-	err := s.change(func(tx *bbolt.Tx) error {
-		if err := bindSite(tx, owner, site); err != nil {
-			return err
-		}
-		kept, err := listOrder(tx, site)
+	err := s.change(ctx, func(tx *bbolt.Tx) error {
+		before, places, err := loadSite(tx, owner.Name)
 		if err != nil {
 			return err
 		}
-		for _, at := range kept {
-			old, err := load(tx, at.rid)
-			if err == nil && old.CreateNonce == nonce {
-				made = old
-				return errUnchanged
-			}
-		}
-		made = register.Register{Site: site, CreateNonce: nonce, Content: content, Sequence: 1}
-		if _, err := rand.Read(made.RID[:]); err != nil {
+		other := tx.Bucket(bucketOwners).Get(site[:])
+		var rid register.ID
+		if _, err := rand.Read(rid[:]); err != nil {
 			return err
 		}
-		if err := save(tx, made); err != nil {
+		var after register.Site
+		after, made, err = before.Create(owner, site, other != nil && string(other) != owner.Name, nonce, content, rid)
+		if err != nil {
 			return err
 		}
-		return appendOrder(tx, site, kept, made.RID)
+		if made.RID != rid {
+			return errUnchanged
+		}
+		return saveCreated(tx, owner, before, after, places, made)
 	})
 	return made, err
 }
 
 // CAS is register.CAS on the register rid of this owner.
-func (s *Store) CAS(owner Owner, rid register.ID, expected, next register.Content) (register.Register, bool, error) {
-	return s.update(owner, rid, func(r register.Register) (register.Register, bool, bool) { return r.CAS(expected, next) })
+func (s *Store) CAS(ctx context.Context, owner register.Owner, rid register.ID, expected, next register.Content) (register.Register, bool, error) {
+	return s.update(ctx, owner, rid, func(r register.Register) (register.Register, bool, bool) { return r.CAS(expected, next) })
 }
 
 // Push is register.Push on the register rid of this owner.
-func (s *Store) Push(owner Owner, rid register.ID, epoch register.Epoch) (register.Register, bool, error) {
-	return s.update(owner, rid, func(r register.Register) (register.Register, bool, bool) { return r.Push(epoch) })
+func (s *Store) Push(ctx context.Context, owner register.Owner, rid register.ID, epoch register.Epoch) (register.Register, bool, error) {
+	return s.update(ctx, owner, rid, func(r register.Register) (register.Register, bool, bool) { return r.Push(epoch) })
 }
 
 // List names the registers of the owner's site, newest first.
-func (s *Store) List(owner Owner) ([]register.ID, error) {
+func (s *Store) List(_ context.Context, owner register.Owner) ([]register.ID, error) {
 	var rids []register.ID
 	err := s.view(func(tx *bbolt.Tx) error {
-		bound, ok, err := loadSite(tx, owner.Name)
+		bound, ok, err := loadBinding(tx, owner.Name)
 		if err != nil || !ok {
 			return err
 		}
-		kept, err := listOrder(tx, bound.site)
+		kept, err := listOrder(tx, bound.ID)
 		for _, k := range slices.Backward(kept) {
 			rids = append(rids, k.rid)
 		}
@@ -180,20 +189,20 @@ func (s *Store) List(owner Owner) ([]register.ID, error) {
 	return rids, err
 }
 
-func (s *Store) update(owner Owner, rid register.ID, op func(register.Register) (register.Register, bool, bool)) (register.Register, bool, error) {
+func (s *Store) update(ctx context.Context, owner register.Owner, rid register.ID, op func(register.Register) (register.Register, bool, bool)) (register.Register, bool, error) {
 	var after register.Register
 	var done bool
-	err := s.change(func(tx *bbolt.Tx) error {
+	err := s.change(ctx, func(tx *bbolt.Tx) error {
 		r, err := load(tx, rid)
 		if err != nil {
 			return err
 		}
-		bound, ok, err := loadSite(tx, owner.Name)
+		bound, ok, err := loadBinding(tx, owner.Name)
 		if err != nil {
 			return err
 		}
-		if !ok || bound.site != r.Site {
-			return ErrUnknownRegister // of somebody else: to this caller it does not exist
+		if !ok || bound.ID != r.Site {
+			return register.ErrUnknownRegister // of somebody else: to this caller it does not exist
 		}
 		var changed bool
 		after, done, changed = op(r)
@@ -203,67 +212,6 @@ func (s *Store) update(owner Owner, rid register.ID, op func(register.Register) 
 		return save(tx, after)
 	})
 	return after, done, err
-}
-
-// errUnchanged ends a transaction that has nothing to write: a repeat costs no sync.
-var errUnchanged = errors.New("unchanged")
-
-// change runs one transaction; it is durable when change returns nil.
-func (s *Store) change(do func(*bbolt.Tx) error) (err error) {
-	if err := s.alive(); err != nil {
-		return err
-	}
-	defer s.catch(&err)
-	var answer error // a decision of do, which leaves the store as it was
-	s.step("begin")
-	err = s.db.Update(func(tx *bbolt.Tx) error {
-		if answer = do(tx); answer != nil {
-			return answer
-		}
-		s.step("commit")
-		return nil
-	})
-	s.step("committed")
-	switch {
-	case answer == nil && err == nil, errors.Is(answer, errUnchanged):
-		return nil
-	case errors.Is(answer, ErrUnknownRegister), errors.Is(answer, ErrUnknownSite), errors.Is(answer, ErrCorrupt):
-		return answer
-	default:
-		return s.die(err)
-	}
-}
-
-func (s *Store) view(do func(*bbolt.Tx) error) (err error) {
-	if err := s.alive(); err != nil {
-		return err
-	}
-	defer s.catch(&err)
-	return s.db.View(do)
-}
-
-func (s *Store) alive() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dead
-}
-
-// die is final: an error of write or sync says that nothing is known about the medium any more.
-func (s *Store) die(err error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.dead == nil {
-		s.dead = fmt.Errorf("the store failed and serves nothing until it is started again: %w", err)
-	}
-	return s.dead
-}
-
-// catch turns a panic of bbolt over a damaged file into the death of the store: other sites' requests get an error,
-// not a closed connection without a reason, and nothing is answered from pages that contradict each other.
-func (s *Store) catch(err *error) {
-	if p := recover(); p != nil {
-		*err = s.die(fmt.Errorf("damaged file: %v", p))
-	}
 }
 
 func openFile(path string) (db *bbolt.DB, err error) {
@@ -345,61 +293,4 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-func load(tx *bbolt.Tx, rid register.ID) (register.Register, error) {
-	record := tx.Bucket(bucketRegisters).Get(rid[:])
-	if record == nil {
-		return register.Register{}, ErrUnknownRegister
-	}
-	return register.Decode(rid, record)
-}
-
-func save(tx *bbolt.Tx, r register.Register) error {
-	record := r.Encode()
-	return tx.Bucket(bucketRegisters).Put(r.RID[:], record[:])
-}
-
-// place is one register in the order of creation.
-type place struct {
-	number uint64
-	rid    register.ID
-}
-
-// listOrder is oldest first.
-func listOrder(tx *bbolt.Tx, site register.ID) ([]place, error) {
-	var list []place
-	c := tx.Bucket(bucketOrder).Cursor()
-	for key, value := c.Seek(site[:]); len(key) == 24 && register.ID(key[:16]) == site; key, value = c.Next() {
-		if len(value) != 16 {
-			return nil, fmt.Errorf("order of site %x: %w", site, ErrCorrupt)
-		}
-		list = append(list, place{binary.BigEndian.Uint64(key[16:]), register.ID(value)})
-	}
-	return list, nil
-}
-
-// appendOrder adds rid as the newest and deletes what is too old.
-func appendOrder(tx *bbolt.Tx, site register.ID, kept []place, rid register.ID) error {
-	number := uint64(1)
-	if len(kept) > 0 {
-		number = kept[len(kept)-1].number + 1
-	}
-	if err := tx.Bucket(bucketOrder).Put(orderKey(site, number), rid[:]); err != nil {
-		return err
-	}
-	for ; len(kept) >= registersPerSite; kept = kept[1:] {
-		if err := drop(tx, site, kept[0]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func drop(tx *bbolt.Tx, site register.ID, at place) error {
-	return errors.Join(tx.Bucket(bucketOrder).Delete(orderKey(site, at.number)), tx.Bucket(bucketRegisters).Delete(at.rid[:]))
-}
-
-func orderKey(site register.ID, number uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 24), site[:]...), number)
 }

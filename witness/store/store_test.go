@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ import (
 var (
 	here  = Machine{ID: "machine-1", Hardware: "board-1"}
 	site  = register.ID{1}
-	owner = Owner{Name: "site-1", Keys: [2][32]byte{{1}, {2}}}
+	owner = register.Owner{Name: "site-1", Keys: [2][32]byte{{1}, {2}}}
 )
 
 func both(ep register.Epoch) register.Content { return register.Content{Epoch: ep, Set: register.Both} }
@@ -40,9 +41,9 @@ func open(t *testing.T, cfg Config) (*Store, Opened) {
 	return s, opened
 }
 
-func create(t *testing.T, s *Store, o Owner, site register.ID, nonce uint64, c register.Content) register.Register {
+func create(t *testing.T, s *Store, o register.Owner, site register.ID, nonce uint64, c register.Content) register.Register {
 	t.Helper()
-	r, err := s.Create(o, site, nonce, c)
+	r, err := s.Create(context.Background(), o, site, nonce, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,18 +61,18 @@ func TestOperations(t *testing.T) {
 	if other.RID == r.RID {
 		t.Error("two admissions, one rid")
 	}
-	if got, done, err := s.CAS(owner, r.RID, both(2), onlyA(3)); err != nil || done || got.Content != both(1) {
+	if got, done, err := s.CAS(context.Background(), owner, r.RID, both(2), onlyA(3)); err != nil || done || got.Content != both(1) {
 		t.Errorf("CAS from another content: %+v %v %v", got, done, err)
 	}
 	for range 2 { // a repeat is answered as the first time
-		if got, done, err := s.CAS(owner, r.RID, both(1), onlyA(2)); err != nil || !done || got.Content != onlyA(2) || got.Sequence != 2 {
+		if got, done, err := s.CAS(context.Background(), owner, r.RID, both(1), onlyA(2)); err != nil || !done || got.Content != onlyA(2) || got.Sequence != 2 {
 			t.Errorf("CAS: %+v %v %v", got, done, err)
 		}
 	}
-	if got, done, err := s.Push(owner, r.RID, 2); err != nil || done || got.Content != onlyA(2) {
+	if got, done, err := s.Push(context.Background(), owner, r.RID, 2); err != nil || done || got.Content != onlyA(2) {
 		t.Errorf("PUSH of the same epoch: %+v %v %v", got, done, err)
 	}
-	if _, _, err := s.Push(owner, register.ID{9}, 2); !errors.Is(err, ErrUnknownRegister) {
+	if _, _, err := s.Push(context.Background(), owner, register.ID{9}, 2); !errors.Is(err, register.ErrUnknownRegister) {
 		t.Errorf("an unknown register: %v", err)
 	}
 	s.Close()
@@ -80,10 +81,10 @@ func TestOperations(t *testing.T) {
 	if opened.SetAside != "" {
 		t.Errorf("set aside on its own machine: %+v", opened)
 	}
-	if got, done, err := s.CAS(owner, r.RID, onlyA(2), onlyA(2)); err != nil || !done || got.Sequence != 2 {
+	if got, done, err := s.CAS(context.Background(), owner, r.RID, onlyA(2), onlyA(2)); err != nil || !done || got.Sequence != 2 {
 		t.Errorf("after opening again: %+v %v %v", got, done, err)
 	}
-	if rids, err := s.List(owner); err != nil || fmt.Sprint(rids) != fmt.Sprint([]register.ID{other.RID, r.RID}) {
+	if rids, err := s.List(context.Background(), owner); err != nil || fmt.Sprint(rids) != fmt.Sprint([]register.ID{other.RID, r.RID}) {
 		t.Errorf("list: %x, %v", rids, err)
 	}
 }
@@ -94,13 +95,13 @@ func TestFourNewestAreKept(t *testing.T) {
 	for n := range uint64(7) {
 		made = append(made, create(t, s, owner, site, n, both(1)).RID)
 	}
-	rids, err := s.List(owner)
-	if err != nil || len(rids) != registersPerSite || rids[0] != made[6] || rids[3] != made[3] {
+	rids, err := s.List(context.Background(), owner)
+	if err != nil || len(rids) != register.PerSite || rids[0] != made[6] || rids[3] != made[3] {
 		t.Errorf("%x, %v", rids, err)
 	}
 	for i, rid := range made {
-		_, _, err := s.Push(owner, rid, 2)
-		if unknown := errors.Is(err, ErrUnknownRegister); unknown != (i < 3) {
+		_, _, err := s.Push(context.Background(), owner, rid, 2)
+		if unknown := errors.Is(err, register.ErrUnknownRegister); unknown != (i < 3) {
 			t.Errorf("register %d: %v", i, err)
 		}
 	}
@@ -110,30 +111,30 @@ func TestFourNewestAreKept(t *testing.T) {
 func TestBinding(t *testing.T) {
 	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
 	first := create(t, s, owner, site, 1, register.Content{})
-	if _, err := s.Create(Owner{Name: "site-2", Keys: [2][32]byte{{3}, {4}}}, site, 1, both(1)); !errors.Is(err, ErrUnknownSite) {
+	if _, err := s.Create(context.Background(), register.Owner{Name: "site-2", Keys: [2][32]byte{{3}, {4}}}, site, 1, both(1)); !errors.Is(err, register.ErrUnknownSite) {
 		t.Errorf("another enrolment takes the site: %v", err)
 	}
-	if _, _, err := s.Push(Owner{Name: "site-2"}, first.RID, 5); !errors.Is(err, ErrUnknownRegister) {
+	if _, _, err := s.Push(context.Background(), register.Owner{Name: "site-2"}, first.RID, 5); !errors.Is(err, register.ErrUnknownRegister) {
 		t.Errorf("another enrolment reaches the register: %v", err)
 	}
 	second := create(t, s, owner, register.ID{2}, 1, register.Content{}) // the founding began again
-	if _, _, err := s.Push(owner, first.RID, 5); !errors.Is(err, ErrUnknownRegister) {
+	if _, _, err := s.Push(context.Background(), owner, first.RID, 5); !errors.Is(err, register.ErrUnknownRegister) {
 		t.Errorf("a register of the founding that was given up: %v", err)
 	}
-	if _, done, err := s.Push(owner, second.RID, 1); err != nil || !done {
+	if _, done, err := s.Push(context.Background(), owner, second.RID, 1); err != nil || !done {
 		t.Fatal(err)
 	}
-	if _, err := s.Create(owner, register.ID{3}, 1, register.Content{}); !errors.Is(err, ErrUnknownSite) {
+	if _, err := s.Create(context.Background(), owner, register.ID{3}, 1, register.Content{}); !errors.Is(err, register.ErrUnknownSite) {
 		t.Errorf("the site changes while it is in use: %v", err)
 	}
-	oneNew := Owner{Name: owner.Name, Keys: [2][32]byte{{1}, {9}}}
+	oneNew := register.Owner{Name: owner.Name, Keys: [2][32]byte{{1}, {9}}}
 	if r := create(t, s, oneNew, register.ID{2}, 2, both(2)); r.RID == second.RID {
 		t.Error("the replaced node got an old register")
 	}
-	if _, err := s.Create(oneNew, register.ID{3}, 1, register.Content{}); !errors.Is(err, ErrUnknownSite) {
+	if _, err := s.Create(context.Background(), oneNew, register.ID{3}, 1, register.Content{}); !errors.Is(err, register.ErrUnknownSite) {
 		t.Errorf("the site changes while one node stays: %v", err)
 	}
-	create(t, s, Owner{Name: owner.Name, Keys: [2][32]byte{{7}, {8}}}, register.ID{3}, 1, register.Content{})
+	create(t, s, register.Owner{Name: owner.Name, Keys: [2][32]byte{{7}, {8}}}, register.ID{3}, 1, register.Content{})
 }
 
 func TestAnotherMachine(t *testing.T) {
@@ -155,8 +156,8 @@ func TestAnotherMachine(t *testing.T) {
 			r := create(t, s, owner, site, 1, both(1))
 			s.Close()
 			s, opened := open(t, Config{Path: path, Machine: test.now, NewIdentity: test.fresh})
-			_, _, err := s.Push(owner, r.RID, 2)
-			if got := opened.SetAside != ""; got != test.aside || errors.Is(err, ErrUnknownRegister) != test.aside {
+			_, _, err := s.Push(context.Background(), owner, r.RID, 2)
+			if got := opened.SetAside != ""; got != test.aside || errors.Is(err, register.ErrUnknownRegister) != test.aside {
 				t.Errorf("%+v, %v", opened, err)
 			}
 			if test.aside && opened.Why == "" {
@@ -180,10 +181,10 @@ func TestCorruptRegister(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.CAS(owner, r.RID, both(1), onlyA(2)); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := s.CAS(context.Background(), owner, r.RID, both(1), onlyA(2)); !errors.Is(err, register.ErrCorrupt) {
 		t.Errorf("a corrupt register: %v", err)
 	}
-	if _, done, err := s.Push(owner, other.RID, 2); err != nil || !done {
+	if _, done, err := s.Push(context.Background(), owner, other.RID, 2); err != nil || !done {
 		t.Errorf("the other register: %v", err)
 	}
 }
@@ -197,14 +198,14 @@ func TestFailureIsFinal(t *testing.T) {
 			panic("write error")
 		}
 	}
-	if _, _, err := s.Push(owner, r.RID, 2); err == nil {
+	if _, _, err := s.Push(context.Background(), owner, r.RID, 2); err == nil {
 		t.Fatal("no error")
 	}
 	s.step = func(string) {}
-	if _, _, err := s.Push(owner, r.RID, 3); err == nil || errors.Is(err, ErrUnknownRegister) {
+	if _, _, err := s.Push(context.Background(), owner, r.RID, 3); err == nil || errors.Is(err, register.ErrUnknownRegister) {
 		t.Errorf("a dead store answers: %v", err)
 	}
-	if _, err := s.List(owner); err == nil {
+	if _, err := s.List(context.Background(), owner); err == nil {
 		t.Error("a dead store lists")
 	}
 }
@@ -260,13 +261,13 @@ func TestKilledAtEveryStep(t *testing.T) {
 			want++
 		}
 		s, _ := open(t, Config{Path: path, Machine: here})
-		rids, err := s.List(owner)
+		rids, err := s.List(context.Background(), owner)
 		if err != nil {
 			t.Fatal(err)
 		}
 		epoch := register.Epoch(0)
 		if len(rids) == 1 {
-			r, _, err := s.Push(owner, rids[0], 0)
+			r, _, err := s.Push(context.Background(), owner, rids[0], 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -294,7 +295,7 @@ func killed(t *testing.T, at string) {
 	r := create(t, s, owner, site, 1, both(1))
 	os.Stdout.WriteString("answered\n")
 	for ep := register.Epoch(2); ep <= killChanges; ep++ {
-		if _, done, err := s.Push(owner, r.RID, ep); err != nil || !done {
+		if _, done, err := s.Push(context.Background(), owner, r.RID, ep); err != nil || !done {
 			t.Fatal(err)
 		}
 		os.Stdout.WriteString("answered\n")
@@ -305,13 +306,4 @@ func TestOrderKeySorts(t *testing.T) {
 	if bytes.Compare(orderKey(site, 255), orderKey(site, 256)) >= 0 || binary.BigEndian.Uint64(orderKey(site, 7)[16:]) != 7 {
 		t.Error("the order of creation is not the order of keys")
 	}
-}
-
-func FuzzSiteRecord(f *testing.F) {
-	f.Add(boundSite{site: site, keys: owner.Keys}.encode())
-	f.Fuzz(func(t *testing.T, record []byte) {
-		if b, err := decodeSite(record); err == nil && !bytes.Equal(b.encode(), record) {
-			t.Errorf("%x means %+v", record, b)
-		}
-	})
 }
