@@ -20,17 +20,18 @@ const (
 	Other         Class = iota
 	NoAnswer            // silent, unreachable, or the port is closed
 	BadReply            // an answer that is not one to this question
-	WrongIdentity       // another number of outlets: another device
+	WrongIdentity       // another number of outlets, or another name: another device
 	NoSuchOutlet        // the PDU does not have that outlet
 	Rejected            // a Modbus exception
 	Settling            // "on" is blocked by an "off" without answer
+	NoMap               // the product does not switch, or a number that it needs was not seen
 )
 
 // String is the class in words.
 func (c Class) String() string {
 	names := [...]string{
 		Other: "failed", NoAnswer: "no answer", BadReply: "wrong answer", WrongIdentity: "another device",
-		NoSuchOutlet: "no such outlet", Rejected: "rejected", Settling: "waits for an earlier command",
+		NoSuchOutlet: "no such outlet", Rejected: "rejected", Settling: "waits for an earlier command", NoMap: "no register map to switch by",
 	}
 	if int(c) < len(names) {
 		return names[c]

@@ -1,11 +1,14 @@
 // Package pdu reads and switches the outlets of one power distribution unit over Modbus TCP. It knows nothing of
 // which node an outlet feeds.
 //
-// It promises that no outlet is written on a connection on which the PDU has not first said how many outlets it has,
-// as this client learned it at its first contact: a PDU that was replaced by another model is a fault, not a target.
+// It promises that no outlet is written on a connection on which the PDU has not first said who it is, by the number
+// of its outlets, its device identification or both, as it was recorded or as this client learned it at its first
+// contact: a PDU that was replaced by another model is a fault, not a target. The one product that can say neither
+// (verify "relay") is for that reason worth less as evidence, and says so.
 // Every call has a connection of its own, because the library takes a late answer for the answer to the next question
 // and never recovers on that connection (goburrow/modbus#64); calls run one after another and end by their context.
-// Outlets are numbered as printed on the metal, from 1.
+// Outlets are numbered as printed on the metal, from 1. Products are data (products/*.json), and every number in them
+// carries how it is known: an outlet is never switched by a number that nobody saw.
 //
 // It refuses everything but plain on and off: no toggle, no cycle, no timer. A command that got no answer may still be
 // carried out, so its outlet is unsettled: an unanswered "off" blocks "on" until two readings over new connections, at
@@ -30,13 +33,20 @@ type Config struct {
 	Address string // host or host:port; default port 502
 	Product string // a name of products/
 	UnitID  uint8
+
+	Numbers  map[string]uint16 // the site's own numbers, for those that the product's file lacks ("switch.base")
+	Outlets  int               // how many to read where the PDU does not say how many it has
+	Metered  []int             // outlets whose power is wanted, where it is metered
+	Identity string            // as recorded (Identity.String); empty: learn it at the first contact
 }
 
 // Outlet is one reading of one relay.
 type Outlet struct {
 	Number  int // from 1
 	On      bool
-	Settled bool // no command that might contradict this reading is on its way
+	Settled bool    // no command that might contradict this reading is on its way
+	Metered bool    // Watts was read
+	Watts   float64 // what flows through it
 }
 
 // The limits, and their reasons.
@@ -57,7 +67,8 @@ type Client struct {
 	running sync.WaitGroup
 
 	mu        sync.Mutex
-	outlets   int             // as first identified; 0: not yet
+	recorded  string          // identity; empty: not yet
+	seen      Identity        // as last said
 	unsettled map[int]pending // by outlet
 }
 
@@ -65,6 +76,9 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	product, err := Find(cfg.Product)
 	if err != nil {
+		return nil, err
+	}
+	if product, err = product.With(cfg.Numbers); err != nil {
 		return nil, err
 	}
 	host, port, err := net.SplitHostPort(cfg.Address)
@@ -76,7 +90,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	return &Client{
 		cfg: cfg, address: net.JoinHostPort(host, port), product: product, now: time.Now,
-		turn: make(chan struct{}, 1), unsettled: make(map[int]pending),
+		recorded: cfg.Identity, turn: make(chan struct{}, 1), unsettled: make(map[int]pending),
 	}, nil
 }
 
@@ -89,13 +103,25 @@ func (c *Client) Close() error {
 // Product is the register map in use.
 func (c *Client) Product() Product { return c.product }
 
-// Read identifies the PDU and reads all its outlets.
+// Seen is what the PDU last said of itself; the zero value before the first contact.
+func (c *Client) Seen() Identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
+}
+
+// Read identifies the PDU and reads all its outlets, and the power of those that are metered. Power is an addition: a
+// meter that says nothing leaves the reading of the relays as good as it is.
 func (c *Client) Read(ctx context.Context) ([]Outlet, error) {
+	if err := c.product.CanSwitch(); err != nil {
+		return nil, c.fail("read", &Error{Class: NoMap, Err: err})
+	}
 	var outlets []Outlet
 	err := c.call(ctx, "read", func(p *conversation) error {
 		states, err := p.read()
 		if err == nil {
 			outlets = c.reading(states)
+			c.meter(ctx, p, outlets)
 		}
 		return err
 	})
@@ -105,9 +131,31 @@ func (c *Client) Read(ctx context.Context) ([]Outlet, error) {
 	return outlets, nil
 }
 
+// meter adds the power of the wanted outlets. It stops at the first question without an answer: the connection is
+// worth nothing after it (goburrow/modbus#64).
+func (c *Client) meter(ctx context.Context, p *conversation, outlets []Outlet) {
+	m, ok := c.product.OutletMeter()
+	if !ok {
+		return
+	}
+	for _, outlet := range c.cfg.Metered {
+		if outlet < 1 || outlet > len(outlets) || ctx.Err() != nil {
+			continue
+		}
+		watts, metered, err := p.power(m, outlet)
+		if err != nil && classify(err) != Rejected {
+			return
+		}
+		outlets[outlet-1].Watts, outlets[outlet-1].Metered = watts, metered
+	}
+}
+
 // Switch identifies the PDU and switches outlets. An error means that some of them may have been switched, and some
 // not; read. Switching on is refused with class Settling while an "off" without answer may still come.
 func (c *Client) Switch(ctx context.Context, outlets []int, on bool) error {
+	if err := c.product.CanSwitch(); err != nil {
+		return c.fail("switch", &Error{Class: NoMap, Err: err})
+	}
 	return c.call(ctx, "switch", func(p *conversation) error {
 		for _, outlet := range outlets {
 			if outlet < 1 || outlet > p.outlets {
@@ -166,27 +214,9 @@ func (c *Client) converse(do func(*conversation) error) error {
 	handler := modbus.NewTCPClientHandler(c.address)
 	handler.Timeout, handler.IdleTimeout, handler.SlaveId = dialLimit, idleLimit, c.cfg.UnitID
 	defer handler.Close() // on any error, and without one
-	p := &conversation{client: modbus.NewClient(handler), product: c.product}
+	p := &conversation{client: modbus.NewClient(handler), handler: handler, product: c.product}
 	if err := c.identify(p); err != nil {
 		return err
 	}
 	return do(p)
-}
-
-// identify asks for the number of outlets and compares it with the first answer this client ever got.
-func (c *Client) identify(p *conversation) error {
-	count, err := p.count()
-	if err != nil {
-		return err
-	}
-	if count < 1 || count > c.product.OutletsMax {
-		return &Error{Class: WrongIdentity, Err: fmt.Errorf("it says that it has %d outlets; a %s has 1 to %d", count, c.product.Title, c.product.OutletsMax)}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.outlets != 0 && c.outlets != count {
-		return &Error{Class: WrongIdentity, Err: fmt.Errorf("it says that it has %d outlets, before it was %d: another device", count, c.outlets)}
-	}
-	c.outlets, p.outlets = count, count
-	return nil
 }

@@ -106,40 +106,6 @@ func TestReadAndSwitch(t *testing.T) {
 	}
 }
 
-// The bytes of the NETIO map, written by hand from the vendor's table: they share nothing with the products file.
-func TestNetioBytes(t *testing.T) {
-	for _, test := range []struct {
-		name     string
-		do       func(*pdu.Client) error
-		exchange []string // request, reply, request, ... without the transaction id
-	}{
-		{"read 4 outlets", func(c *pdu.Client) error { _, err := c.Read(t.Context()); return err }, []string{
-			"0000 0006 00 03 0001 0001", "0000 0005 00 03 02 0004",
-			"0000 0006 00 01 0065 0004", "0000 0004 00 01 01 0d",
-		}},
-		{"output 2 off", func(c *pdu.Client) error { return c.Switch(t.Context(), []int{2}, false) }, []string{
-			"0000 0006 00 03 0001 0001", "0000 0005 00 03 02 0004",
-			"0000 0006 00 05 0066 0000", "0000 0006 00 05 0066 0000",
-		}},
-		{"output 1 on", func(c *pdu.Client) error { return c.Switch(t.Context(), []int{1}, true) }, []string{
-			"0000 0006 00 03 0001 0001", "0000 0005 00 03 02 0004",
-			"0000 0006 00 05 0065 ff00", "0000 0006 00 05 0065 ff00",
-		}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			ln := listen(t)
-			played := make(chan error, 1)
-			go func() { played <- play(ln, test.exchange) }()
-			if err := test.do(connect(t, ln.Addr().String())); err != nil {
-				t.Error(err)
-			}
-			if err := <-played; err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
 // play is a PDU that expects exactly these requests.
 func play(ln net.Listener, exchange []string) error {
 	conn, err := ln.Accept()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"time"
@@ -86,14 +87,17 @@ func isWrite(function byte) bool { return function == 5 || function == 6 || func
 
 func exception(function, code byte) []byte { return []byte{function | 0x80, code} }
 
-// answer carries one request out: function codes 1-6 and 15.
+// answer carries one request out: function codes 1-6, 15 and 43.
 func (p *PDU) answer(request []byte, faults PDUFaults) []byte {
 	function := request[0]
 	if isWrite(function) && faults.Exception != 0 {
 		return exception(function, faults.Exception)
 	}
-	if function == 15 {
+	switch {
+	case function == 15:
 		return p.writeCoils(request)
+	case function == fcDevice && p.product.Identify.Device != nil:
+		return p.device(request, faults)
 	}
 	if len(request) != 5 || function < 1 || function > 6 {
 		return exception(function, illegalFunction)
@@ -111,17 +115,20 @@ func (p *PDU) answer(request []byte, faults PDUFaults) []byte {
 		return p.writeOne(request, address, value == coilOn)
 	default:
 		a := p.product.Switch
-		if a.FC == 6 && value != a.On && value != a.Off {
+		if a == nil || a.FC.Value != 6 {
+			return exception(function, illegalAddress)
+		}
+		if value != a.On.Value && value != a.Off.Value {
 			return exception(function, illegalValue)
 		}
-		return p.writeOne(request, address, value == a.On)
+		return p.writeOne(request, address, value == a.On.Value)
 	}
 }
 
 // writeOne is functions 5 and 6: the answer repeats the request.
 func (p *PDU) writeOne(request []byte, address uint16, on bool) []byte {
 	outlet, ok := p.outletAt(p.product.Switch, address)
-	if !ok || p.product.Switch.FC != request[0] {
+	if !ok || p.product.Switch.FC.Value != uint16(request[0]) {
 		return exception(request[0], illegalAddress)
 	}
 	p.move(outlet, on)
@@ -137,7 +144,7 @@ func (p *PDU) writeCoils(request []byte) []byte {
 	if count < 1 || int(request[5]) != len(bits) || len(bits) != (count+7)/8 {
 		return exception(15, illegalValue)
 	}
-	if p.product.Switch.FC != 5 || int(address)+count > 1<<16 {
+	if p.product.Switch == nil || p.product.Switch.FC.Value != 5 || int(address)+count > 1<<16 {
 		return exception(15, illegalAddress)
 	}
 	outlets := make([]int, count)
@@ -164,7 +171,7 @@ func (p *PDU) readBits(function byte, address uint16, count int, faults PDUFault
 	if count < 1 || count > 2000 {
 		return exception(function, illegalValue)
 	}
-	if a.FC != function {
+	if a == nil || a.FC.Value != uint16(function) {
 		return exception(function, illegalAddress)
 	}
 	reply := append([]byte{function, byte((count + 7) / 8)}, make([]byte, (count+7)/8)...)
@@ -181,8 +188,8 @@ func (p *PDU) readBits(function byte, address uint16, count int, faults PDUFault
 }
 
 // between says whether an address lies between two outlets of a map with gaps.
-func between(a pdu.Access, address uint16, outlets int) bool {
-	return address >= a.Base && int(address) <= int(a.Address(outlets))
+func between(a *pdu.Access, address uint16, outlets int) bool {
+	return a.Base.Known() && a.Stride.Known() && address >= a.Base.Value && int(address) <= int(a.Address(outlets))
 }
 
 func (p *PDU) readRegisters(function byte, address uint16, count int, faults PDUFaults) []byte {
@@ -201,18 +208,77 @@ func (p *PDU) readRegisters(function byte, address uint16, count int, faults PDU
 }
 
 func (p *PDU) register(function byte, address uint16, faults PDUFaults) (uint16, bool) {
-	if id := p.product.Identify; id.FC == function && id.Address == address {
+	if id := p.product.Identify.Count; id != nil && id.FC.Value == uint16(function) && id.Address.Value == address {
 		if faults.Identity != 0 {
 			return uint16(faults.Identity), true
 		}
 		return uint16(len(p.relays)), true
 	}
+	if value, ok := p.meter(function, address, faults); ok {
+		return value, true
+	}
 	a := p.product.Read
-	if a.FC != function || !between(a, address, len(p.relays)) {
+	if a == nil || a.FC.Value != uint16(function) || !between(a, address, len(p.relays)) {
 		return 0, false
 	}
 	if outlet, ok := p.outletAt(a, address); ok && p.reads(outlet, faults) {
-		return a.On, true
+		return a.On.Value, true
 	}
-	return a.Off, true
+	return a.Off.Value, true
+}
+
+// meter is one register of an outlet's power.
+func (p *PDU) meter(function byte, address uint16, faults PDUFaults) (uint16, bool) {
+	m, ok := p.product.OutletMeter()
+	if !ok || m.FC.Value != uint16(function) || address < m.Base.Value {
+		return 0, false
+	}
+	word := (address - m.Base.Value) % m.Stride.Value
+	outlet, ok := at(int(address-m.Base.Value-word), int(m.Stride.Value), len(p.relays))
+	switch absent := p.product.Quirks.NoSensor; {
+	case !ok || word >= m.Type.Words():
+		return 0, false
+	case faults.NoMeter && absent != nil:
+		return absent.Value, true
+	case faults.NoMeter:
+		return 0, false
+	case faults.Garbage:
+		return 0xffff, true // no number as a float, and more than any outlet gives
+	}
+	value := p.watts(outlet) * float64(m.Divisor.Value)
+	raw := uint32(value)
+	switch m.Type {
+	case pdu.U16:
+		return uint16(raw), true
+	case pdu.F32, pdu.F32Low:
+		raw = math.Float32bits(float32(value))
+	case pdu.U32, pdu.U32Low:
+	}
+	low := m.Type == pdu.U32Low || m.Type == pdu.F32Low
+	if (word == 0) != low {
+		return uint16(raw >> 16), true
+	}
+	return uint16(raw), true
+}
+
+const (
+	fcDevice  = 0x2b // Read Device Identification, with MEI type 0x0e
+	meiDevice = 0x0e
+)
+
+// device tells company, product and version, one object an answer, as small devices do.
+func (p *PDU) device(request []byte, faults PDUFaults) []byte {
+	if len(request) != 4 || request[1] != meiDevice || request[2] != 1 || request[3] > 2 {
+		return exception(fcDevice, illegalValue)
+	}
+	object := request[3]
+	text := p.cfg.Device[object]
+	if object == 1 && faults.Product != "" {
+		text = faults.Product
+	}
+	more, next := byte(0xff), object+1
+	if object == 2 {
+		more, next = 0, 0
+	}
+	return append([]byte{fcDevice, meiDevice, 1, 1, more, next, 1, object, byte(len(text))}, text...)
 }

@@ -16,6 +16,10 @@ type PDUConfig struct {
 	Product   string                    // a name of ipmi/pdu/products
 	Outlets   int                       // how many it has
 	SetOutlet func(outlet int, on bool) // outlet as printed on the metal, from 1; called when a relay has moved; may be nil
+
+	Numbers map[string]uint16        // the site's own numbers, as ipmi/pdu takes them
+	Device  [3]string                // company, product, version, where the product tells them
+	Watts   func(outlet int) float64 // what is drawn while the outlet is on; nil: nothing is plugged in
 }
 
 // PDU is a simulated power distribution unit. All outlets start on.
@@ -40,6 +44,9 @@ type PDUFaults struct {
 	WrongID   bool          // answers carry another transaction id
 	Exception uint8         // not 0: every write is answered with this Modbus exception
 	Identity  int           // not 0: claims to have this many outlets
+	Product   string        // not empty: claims to be this product
+	NoMeter   bool          // the meters have no sensor, or the question is rejected
+	Garbage   bool          // meters answer what is no number
 }
 
 // NewPDU makes a PDU; Serve lets it answer.
@@ -48,8 +55,14 @@ func NewPDU(cfg PDUConfig) (*PDU, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Outlets < 1 || cfg.Outlets > product.OutletsMax {
-		return nil, fmt.Errorf("a %s has 1 to %d outlets, not %d", product.Title, product.OutletsMax, cfg.Outlets)
+	if product, err = product.With(cfg.Numbers); err != nil {
+		return nil, err
+	}
+	if cfg.Outlets < 1 || cfg.Outlets > int(product.OutletsMax.Value) {
+		return nil, fmt.Errorf("a %s has 1 to %d outlets, not %d", product.Title, product.OutletsMax.Value, cfg.Outlets)
+	}
+	if cfg.Watts == nil {
+		cfg.Watts = func(int) float64 { return 0 }
 	}
 	if cfg.SetOutlet == nil {
 		cfg.SetOutlet = func(int, bool) {}
@@ -134,10 +147,24 @@ func (p *PDU) move(outlet int, on bool) {
 }
 
 // outletAt finds the outlet behind a wire address.
-func (p *PDU) outletAt(a pdu.Access, address uint16) (int, bool) {
-	at := int(address) - int(a.Base)
-	if at < 0 || at%int(a.Stride) != 0 || at/int(a.Stride) >= len(p.relays) {
+func (p *PDU) outletAt(a *pdu.Access, address uint16) (int, bool) {
+	if a == nil || !a.Base.Known() || !a.Stride.Known() {
 		return 0, false
 	}
-	return at/int(a.Stride) + 1, true
+	return at(int(address)-int(a.Base.Value), int(a.Stride.Value), len(p.relays))
+}
+
+func at(offset, stride, outlets int) (int, bool) {
+	if offset < 0 || offset%stride != 0 || offset/stride >= outlets {
+		return 0, false
+	}
+	return offset/stride + 1, true
+}
+
+// watts is what flows through an outlet: nothing, unless its contacts are closed; welded ones are, whatever it reads.
+func (p *PDU) watts(outlet int) float64 {
+	if !p.Outlet(outlet) {
+		return 0
+	}
+	return p.cfg.Watts(outlet)
 }
