@@ -125,6 +125,9 @@ func (l *Lab) Crash(ctx context.Context, node string) error { return l.Call(ctx,
 // Hang stops every process of the node; the kernel still answers ping and acknowledges TCP.
 func (l *Lab) Hang(ctx context.Context, node string) error { return l.Call(ctx, nil, "hang", node) }
 
+// Panic stops the node's kernel at once: silence, no farewell. Power, BMC and an armed watchdog go on.
+func (l *Lab) Panic(ctx context.Context, node string) error { return l.Call(ctx, nil, "panic", node) }
+
 // Resume ends Hang.
 func (l *Lab) Resume(ctx context.Context, node string) error { return l.Call(ctx, nil, "resume", node) }
 
@@ -139,9 +142,9 @@ func (l *Lab) LinkRestore(ctx context.Context, link ...string) error {
 	return l.Call(ctx, nil, "link", append(link, "restore")...)
 }
 
-// BMC sets a BMC's behaviour: mute or ok.
-func (l *Lab) BMC(ctx context.Context, node, mode string) error {
-	return l.Call(ctx, nil, "bmc", node, mode)
+// BMC sets a BMC's behaviour: ok, mute, badpass, refuse, or slow with a duration.
+func (l *Lab) BMC(ctx context.Context, node string, mode ...string) error {
+	return l.Call(ctx, nil, "bmc", append([]string{node}, mode...)...)
 }
 
 // PDU sets the PDU's behaviour: mute, ok, or late with a duration.

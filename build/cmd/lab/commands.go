@@ -30,11 +30,13 @@ const usage = `usage: lab [--name NAME] [--state DIR] COMMAND
   exec MACHINE -- COMMAND    in a, b, witness or client
   log MACHINE [UNIT]         a service's log, or the names of the logs
   wait [--for D] CONDITION   e.g. a:mode=paired (duet status), truth:machines.b.power=off
-  cut | on | cycle | reset | crash | hang | resume  NODE
+  cut | on | cycle | reset | crash | panic | hang | resume  NODE
   psu a.1 off|on
   link mirror0|lan|all|lan NODE|wan NODE|bmc NODE  cut|restore
-  bmc NODE mute|ok           pdu mute|ok|late DURATION
-  witness stop|start         kill|stop|start MACHINE UNIT
+  bmc NODE ok|mute|badpass|refuse|slow D           pdu mute|ok|late D
+  witness stop|start|pause|resume|slow D LOSS%|fast
+  clock NODE DURATION        its boot clock, that much ahead from its next power-on
+  kill|stop|start MACHINE UNIT
   disk a.1 ok|eio|hang [read|write|flush] [skip=N] [once]
 `
 

@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"duet/build/lab/cable"
 	"duet/build/lab/control"
 	"duet/build/lab/drive"
 	"duet/build/lab/ns"
@@ -79,6 +80,7 @@ type core struct {
 
 	wiring sync.Mutex // one change of the cables at a time
 	wires  wires
+	rough  *cable.Rough // the bad way to the witness, if it has one
 }
 
 func run() error {

@@ -15,17 +15,25 @@ func (c *core) powerOff(m *machine, cause string) error {
 	if err != nil {
 		return err
 	}
-	return c.fell(m, cause, "power-cut", func() error {
+	return c.fell(m, fall{cause: cause, kind: "power-cut", drives: func() error {
 		var err error
 		for _, d := range c.drivesOf(m) {
 			err = errors.Join(err, d.Cut(survival, c.draw()))
 		}
 		return err
-	}, func() { m.energised = false })
+	}, after: func() { m.energised = false }})
 }
 
-// fell is the common part of a cut and a reset: silence first, then death, then the drives.
-func (c *core) fell(m *machine, cause, kind string, drives func() error, after func()) error {
+// fall is one way in which a node ends.
+type fall struct {
+	cause, kind string
+	drives      func() error // what its drives do then
+	after       func()       // the new state of the machine; called under the core's mu
+	dogLives    bool         // the watchdog, if armed, goes on counting
+}
+
+// fell is the common part of a cut, a reset and a panic: silence first, then death, then the drives.
+func (c *core) fell(m *machine, f fall) error {
 	name, started := m.cfg.Name, time.Now()
 	c.mu.Lock()
 	body, dog := m.body, m.watchdog
@@ -42,19 +50,19 @@ func (c *core) fell(m *machine, cause, kind string, drives func() error, after f
 	if body != nil {
 		failed = errors.Join(failed, body.Kill())
 	}
-	if dog != nil {
+	if dog != nil && !f.dogLives {
 		dog.Stop()
 	}
 	// 3: the drives forget, and answer EIO to whoever waits: a process that waits on a silent FUSE server cannot die.
-	failed = errors.Join(failed, drives())
+	failed = errors.Join(failed, f.drives())
 	c.mu.Lock()
-	m.cause, m.crashed, m.hung = cause, false, false
-	after()
+	m.cause, m.crashed, m.hung = f.cause, false, false
+	f.after()
 	c.mu.Unlock()
 	c.wiring.Lock()
 	failed = errors.Join(failed, c.peerCarrier(name)) // the peer's end of the back-to-back cable goes dark
 	c.wiring.Unlock()
-	c.events.addf(name, kind, "%s; silent after %.1f ms, done after %.1f ms", cause,
+	c.events.addf(name, f.kind, "%s; silent after %.1f ms, done after %.1f ms", f.cause,
 		float64(silent.Microseconds())/1000, float64(time.Since(started).Microseconds())/1000)
 	if failed != nil {
 		c.labFailure(name, failed)

@@ -161,16 +161,21 @@ func (c *core) bark(m *machine, boot int) {
 
 // reset restarts a node whose power stays on: its drives keep their cache. The caller holds m.op.
 func (c *core) reset(ctx context.Context, m *machine, cause string) error {
-	err := c.fell(m, cause, "reset", func() error {
-		for _, d := range c.drivesOf(m) {
-			d.Reset()
-		}
-		return nil
-	}, func() {})
+	err := c.fell(m, fall{cause: cause, kind: "reset", drives: c.drivesKeep(m), after: func() {}})
 	if err != nil {
 		return err
 	}
 	return c.powerOn(ctx, m, cause)
+}
+
+// drivesKeep is what drives do when their node ends and their power stays: they answer who waits, and keep their cache.
+func (c *core) drivesKeep(m *machine) func() error {
+	return func() error {
+		for _, d := range c.drivesOf(m) {
+			d.Reset()
+		}
+		return nil
+	}
 }
 
 // bootTime is the machine's CLOCK_BOOTTIME.

@@ -41,6 +41,8 @@ type machine struct {
 	bootID    string
 	resets    int // by the watchdog
 	cause     string
+
+	clockAhead time.Duration // of the boot clock, from the next power-on
 }
 
 // newMachine finds or makes the machine's identity and folders.
@@ -132,7 +134,10 @@ func (c *core) boot(ctx context.Context, m *machine) error {
 	}
 	rng := c.draw()
 	// The clock starts near zero, as after a real power-on; offsets are against the real boot clock.
-	offset := time.Duration(rng.Int64N(int64(clockSpan))) - bootTime()
+	c.mu.Lock()
+	ahead := m.clockAhead
+	c.mu.Unlock()
+	offset := time.Duration(rng.Int64N(int64(clockSpan))) + ahead - bootTime()
 	body, err := ns.Start(name, ns.Clocks{Offset: offset}, log, func(unit, event string, s control.Service) {
 		c.events.addf(name, "service-"+event, "%s pid %d %s", unit, s.PID, s.LastExit)
 	})

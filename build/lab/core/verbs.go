@@ -7,13 +7,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"time"
 
 	"duet/build/lab/cable"
 	"duet/build/lab/drive"
 	"duet/build/lab/ns"
 	"duet/build/lab/power"
-	"duet/ipmi/sim"
 )
 
 // verbTable is all that a person or a test can do to the lab: hardware events, and looks from outside.
@@ -24,14 +22,16 @@ func verbTable() map[string]verb {
 		"cycle":   {"cycle a|b", 1, 1, false, act((*core).cycle)},
 		"reset":   {"reset a|b", 1, 1, false, act((*core).pressReset)},
 		"crash":   {"crash a|b", 1, 1, false, act((*core).crash)},
+		"panic":   {"panic a|b", 1, 1, false, act((*core).panicked)},
+		"clock":   {"clock a|b DURATION", 2, 2, false, act((*core).clock)},
 		"hang":    {"hang a|b", 1, 1, false, act((*core).hang)},
 		"resume":  {"resume a|b", 1, 1, false, act((*core).resume)},
 		"psu":     {"psu a.1|a.2|b.1|b.2 off|on", 2, 2, false, act((*core).psu)},
 		"link":    {"link mirror0|lan|all|lan M|wan M|bmc M cut|restore", 2, 3, false, act((*core).link)},
-		"bmc":     {"bmc a|b mute|ok", 2, 2, false, act((*core).setBMC)},
+		"bmc":     {"bmc a|b ok|mute|badpass|refuse|slow DURATION", 2, 3, false, act((*core).setBMC)},
 		"pdu":     {"pdu mute|ok|late DURATION", 1, 2, false, act((*core).setPDU)},
 		"disk":    {"disk a.1 ok|eio|hang [read|write|flush] [skip=N] [once]", 2, 5, false, act((*core).disk)},
-		"witness": {"witness stop|start", 1, 1, false, act((*core).witness)},
+		"witness": {"witness stop|start|pause|resume|slow DELAY LOSS%|fast", 1, 3, false, act((*core).witness)},
 		"kill":    {"kill MACHINE UNIT", 2, 2, false, act((*core).kill)},
 		"stop":    {"stop MACHINE UNIT", 2, 2, false, act((*core).stop)},
 		"start":   {"start MACHINE UNIT", 2, 2, false, act((*core).start)},
@@ -152,18 +152,28 @@ func (c *core) crash(ctx context.Context, args []string) error {
 	}
 }
 
-func (c *core) hang(_ context.Context, args []string) error { return c.freeze(args[0], true) }
+func (c *core) hang(_ context.Context, args []string) error {
+	if _, err := c.node(args[0]); err != nil {
+		return err
+	}
+	return c.freeze(args[0], true)
+}
 
-func (c *core) resume(_ context.Context, args []string) error { return c.freeze(args[0], false) }
+func (c *core) resume(_ context.Context, args []string) error {
+	if _, err := c.node(args[0]); err != nil {
+		return err
+	}
+	return c.freeze(args[0], false)
+}
 
 func (c *core) freeze(name string, on bool) error {
-	m, err := c.node(name)
-	if err != nil {
-		return err
+	m := c.machines[name]
+	if m == nil {
+		return fmt.Errorf("no machine %q: must be one of %v", name, names)
 	}
 	m.op.Lock()
 	defer m.op.Unlock()
-	m, body, err := c.living(name)
+	_, body, err := c.living(name)
 	if err != nil {
 		return err
 	}
@@ -228,44 +238,6 @@ func (c *core) rewire() error {
 	return failed
 }
 
-func (c *core) setBMC(_ context.Context, args []string) error {
-	if _, err := c.node(args[0]); err != nil {
-		return err
-	}
-	mute, ok := map[string]bool{"mute": true, "ok": false}[args[1]]
-	if !ok {
-		return fmt.Errorf("bmc: %q must be mute or ok", args[1])
-	}
-	c.mu.Lock()
-	c.bmcMode[args[0]] = args[1]
-	c.mu.Unlock()
-	c.bmc[args[0]].SetMute(mute)
-	return nil
-}
-
-func (c *core) setPDU(_ context.Context, args []string) error {
-	var f sim.PDUFaults
-	mode := args[0]
-	switch {
-	case mode == "ok" && len(args) == 1:
-	case mode == "mute" && len(args) == 1:
-		f.Mute = true
-	case mode == "late" && len(args) == 2:
-		late, err := time.ParseDuration(args[1])
-		if err != nil || late < 0 {
-			return fmt.Errorf("pdu late: %q is no duration like 1.5s", args[1])
-		}
-		f.Late, mode = late, "late "+late.String()
-	default:
-		return fmt.Errorf("pdu %v: must be mute, ok, or late with a duration", args)
-	}
-	c.pdu.SetFaults(f)
-	c.mu.Lock()
-	c.pduMode = mode
-	c.mu.Unlock()
-	return nil
-}
-
 // disk sets a fault of a drive.
 func (c *core) disk(_ context.Context, args []string) error {
 	d := c.drives[args[0]]
@@ -308,20 +280,6 @@ func cutNumber(word, prefix string) (int, bool) {
 	}
 	n, err := strconv.Atoi(word[len(prefix):])
 	return n, err == nil && n >= 0
-}
-
-// witnessUnit is the witness's service.
-const witnessUnit = "duet-witness"
-
-func (c *core) witness(ctx context.Context, args []string) error {
-	words := []string{"witness", witnessUnit}
-	switch args[0] {
-	case "stop":
-		return c.stop(ctx, words)
-	case "start":
-		return c.start(ctx, words)
-	}
-	return fmt.Errorf("witness: %q must be stop or start", args[0])
 }
 
 func (c *core) kill(ctx context.Context, args []string) error {
