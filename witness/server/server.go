@@ -49,7 +49,7 @@ type Config struct {
 
 // Counters say what happened since the start.
 type Counters struct {
-	Connections, Requests, UnknownKeys, Malformed, Overload, StoreErrors uint64
+	Connections, Requests, UnknownKeys, Malformed, Overload, NoAnswers, StoreErrors uint64
 }
 
 // Server serves one listener at a time.
@@ -59,7 +59,7 @@ type Server struct {
 	peers map[[ed25519.PublicKeySize]byte][]net.Conn // oldest first
 	mu    sync.Mutex
 
-	connections, requests, unknownKeys, malformed, overload, storeErrors atomic.Uint64
+	connections, requests, unknownKeys, malformed, overload, noAnswers, storeErrors atomic.Uint64
 }
 
 // New makes a server.
@@ -92,7 +92,7 @@ func setDefault[T int | time.Duration](field *T, value T) {
 func (s *Server) Counters() Counters {
 	return Counters{
 		Connections: s.connections.Load(), Requests: s.requests.Load(), UnknownKeys: s.unknownKeys.Load(),
-		Malformed: s.malformed.Load(), Overload: s.overload.Load(), StoreErrors: s.storeErrors.Load(),
+		Malformed: s.malformed.Load(), Overload: s.overload.Load(), NoAnswers: s.noAnswers.Load(), StoreErrors: s.storeErrors.Load(),
 	}
 }
 
@@ -216,6 +216,11 @@ func (s *Server) converse(ctx context.Context, conn *tls.Conn, key ed25519.Publi
 		}
 		s.requests.Add(1)
 		reply, err := s.answer(ctx, key, request)
+		if errors.Is(err, register.ErrNoAnswer) {
+			s.noAnswers.Add(1)
+			s.cfg.Log.Warn("no answer", "from", conn.RemoteAddr(), "op", request.Op.String(), "error", err)
+			return nil // the closed connection is the only word that claims nothing: the node dials and repeats
+		}
 		if err != nil {
 			s.storeErrors.Add(1)
 			s.cfg.Log.Error("no answer can be given", "error", err)

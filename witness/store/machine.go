@@ -18,6 +18,9 @@ func ThisMachine() Machine {
 	return Machine{ID: firstLine("/etc/machine-id"), Hardware: firstLine("/sys/class/dmi/id/product_uuid")}
 }
 
+// Digest stands for the machine id where a file on it has to know its machine.
+func (m Machine) Digest() [sha256.Size]byte { return m.binding().id }
+
 func firstLine(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {

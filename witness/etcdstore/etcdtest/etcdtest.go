@@ -1,0 +1,182 @@
+// Package etcdtest runs a real etcd on loopback ports for tests.
+//
+// It promises that the server is Debian's own program, that it serves when Start returns, and that it dies with the
+// process that started it. Its data is a folder, which tests stop, copy and put back as a person would who restores a
+// backup. It refuses to run without the program: a test that needs etcd fails and names the package.
+package etcdtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// Server is one etcd, a cluster of its own.
+type Server struct {
+	Endpoint string // host:port of clients
+	Dir      string // its data, while it does not run
+	extra    []string
+	peer     string
+	cmd      *exec.Cmd
+	log      bytes.Buffer
+	logLock  sync.Mutex
+}
+
+const startLimit = 30 * time.Second // a loaded machine with two cores
+
+// Start starts an etcd with new data. extra are more arguments; https in "--advertise-client-urls" is the caller's.
+func Start(t *testing.T, extra ...string) *Server {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Fatal("no etcd: apt-get install etcd-server (make deps)")
+	}
+	s := &Server{Endpoint: freeAddress(t), peer: freeAddress(t), Dir: filepath.Join(t.TempDir(), "etcd"), extra: extra}
+	t.Cleanup(func() {
+		s.Stop()
+		if t.Failed() {
+			t.Logf("etcd:\n%s", s.tail())
+		}
+	})
+	s.Run(t)
+	return s
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// Write takes etcd's own log.
+func (s *Server) Write(p []byte) (int, error) {
+	s.logLock.Lock()
+	defer s.logLock.Unlock()
+	return s.log.Write(p)
+}
+
+func (s *Server) tail() string {
+	s.logLock.Lock()
+	defer s.logLock.Unlock()
+	text := s.log.String()
+	return text[max(0, len(text)-4000):]
+}
+
+// Run starts the server over its data, and waits until it serves.
+func (s *Server) Run(t *testing.T) {
+	t.Helper()
+	scheme := "http://"
+	if len(s.extra) > 0 {
+		scheme = "https://"
+	}
+	args := append([]string{
+		"--name", "one", "--data-dir", s.Dir,
+		"--listen-client-urls", scheme + s.Endpoint, "--advertise-client-urls", scheme + s.Endpoint,
+		"--listen-peer-urls", "http://" + s.peer, "--initial-advertise-peer-urls", "http://" + s.peer,
+		"--initial-cluster", "one=http://" + s.peer,
+		"--heartbeat-interval", "10", "--election-timeout", "100", // alone, it waits for nobody "--log-level", "warn", "--log-outputs", "stderr", "--logger", "zap",
+	}, s.extra...)
+	s.cmd = exec.Command("etcd", args...)
+	s.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64")
+	s.cmd.Stdout, s.cmd.Stderr = s, s
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.waitListening(t)
+	if scheme == "https://" {
+		return
+	}
+	c := s.Client(t)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	for {
+		try, end := context.WithTimeout(ctx, time.Second)
+		_, err := c.Get(try, "x")
+		end()
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("etcd does not serve: %v\n%s", err, s.tail())
+		}
+	}
+}
+
+func (s *Server) waitListening(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(startLimit); ; {
+		conn, err := net.Dial("tcp", s.Endpoint)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("etcd does not listen: %v\n%s", err, s.tail())
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// Client is a plain client, to look and to meddle.
+func (s *Server) Client(t *testing.T) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + s.Endpoint}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Stop kills the server.
+func (s *Server) Stop() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		s.cmd = nil
+	}
+}
+
+// Signal is for a server that hangs: SIGSTOP and SIGCONT.
+func (s *Server) Signal(sig syscall.Signal) error { return s.cmd.Process.Signal(sig) }
+
+// Save copies the data of the server, which must not run.
+func (s *Server) Save(t *testing.T) string {
+	t.Helper()
+	aside := filepath.Join(t.TempDir(), "saved")
+	if err := os.CopyFS(aside, os.DirFS(s.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	return aside
+}
+
+// Restore puts data back that Save made. The server must not run.
+func (s *Server) Restore(t *testing.T, saved string) {
+	t.Helper()
+	if err := os.RemoveAll(s.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(s.Dir, os.DirFS(saved)); err != nil {
+		t.Fatal(fmt.Errorf("put the saved data back: %w", err))
+	}
+	for _, dir := range []string{s.Dir, filepath.Join(s.Dir, "member")} { // etcd wants its folders to itself
+		if err := os.Chmod(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
