@@ -258,3 +258,18 @@ func (h *History) Stall(from, to time.Time) time.Duration {
 	}
 	return longest
 }
+
+// Gap is the longest time without an acknowledgement since from, up to the newest acknowledgement; 0 when there was none
+// since. Unlike Stall it begins at from, whether or not a write was under way.
+func (h *History) Gap(from time.Time) time.Duration {
+	var longest time.Duration
+	last := from
+	for _, a := range h.Acks {
+		if a.At.Before(from) {
+			continue
+		}
+		longest = max(longest, a.At.Sub(last))
+		last = a.At
+	}
+	return longest
+}

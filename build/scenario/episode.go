@@ -348,8 +348,9 @@ func (s *Site) winner(ctx context.Context) (string, error) {
 		var solo, modes []string
 		for _, node := range []string{lab.A, lab.B} {
 			st, err := s.Status(ctx, node)
-			if err != nil {
-				return false, err.Error()
+			if err != nil { // fenced, perhaps: it does not serve
+				modes = append(modes, err.Error())
+				continue
 			}
 			modes = append(modes, node+" "+st.Mode)
 			if st.Mode == "solo" {

@@ -15,9 +15,18 @@ const (
 	VMName      = "vm1"
 	VMVolume    = "vm1-disk"
 	ProbeVolume = "probe"
+)
 
-	vmVolumeBytes    = 32 << 20
-	probeVolumeBytes = 64 << 20
+// Sizes are those of the volumes. What a copy takes grows with them.
+type Sizes struct {
+	VMBytes, ProbeBytes int64
+	ProbeBlocks         int // of the probe volume that are written and read back
+}
+
+// Usual is what a person's first site has; Small is for runs of many short episodes.
+var (
+	Usual = Sizes{VMBytes: 32 << 20, ProbeBytes: 64 << 20, ProbeBlocks: 4096}
+	Small = Sizes{VMBytes: 8 << 20, ProbeBytes: 8 << 20, ProbeBlocks: 1024}
 )
 
 // initrdName is the guest's initramfs among the programs, which every node sees.
@@ -42,7 +51,7 @@ func (s *Site) found(ctx context.Context, boot site.Boot) error {
 	s.Say("founding the pair: witness register, both records, one live fence test of each node")
 	err := s.Lab.Found(ctx, site.Document{
 		Name:    "demo",
-		Volumes: []site.Volume{{Name: VMVolume, SizeBytes: vmVolumeBytes}, {Name: ProbeVolume, SizeBytes: probeVolumeBytes}},
+		Volumes: []site.Volume{{Name: VMVolume, SizeBytes: s.sizes.VMBytes}, {Name: ProbeVolume, SizeBytes: s.sizes.ProbeBytes}},
 		VMs:     []site.VM{{Name: VMName, MemoryMiB: 96, VCPUs: 1, Disks: []string{VMVolume}, Boot: boot}},
 	}, func(line string) { s.Say("  %s", line) })
 	if err != nil {

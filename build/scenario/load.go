@@ -10,10 +10,6 @@ import (
 	"duet/build/probe"
 )
 
-// probeBlocks is how much of the probe volume is used: enough to have cold and hot blocks, little enough to be read
-// back after every episode.
-const probeBlocks = 4096
-
 // probeLoad runs the block client in the node that owns the probe volume, and keeps its history over all nodes.
 type probeLoad struct {
 	site    *Site
@@ -21,7 +17,7 @@ type probeLoad struct {
 	runs    int
 	history probe.History
 	cancel  context.CancelFunc
-	done    chan error
+	done    chan struct{} // closed when the writer's command has ended
 	log     string
 }
 
@@ -32,12 +28,14 @@ func (p *probeLoad) start(node string) error {
 	name := fmt.Sprintf("/var/log/duet/probe-%d.log", p.runs)
 	p.log = p.site.nodeFile(node, name)
 	ctx, cancel := context.WithCancel(context.Background())
-	p.cancel, p.done = cancel, make(chan error, 1)
+	done := make(chan struct{})
+	p.cancel, p.done = cancel, done
 	go func() {
-		_, err := p.site.Lab.Exec(ctx, node, "scenario", "probe",
-			"-export", ProbeVolume, "-log", name, "-blocks", strconv.Itoa(probeBlocks),
+		defer close(done)
+		// It ends by ctx, or with its node; what it was told is in its log.
+		_, _ = p.site.Lab.Exec(ctx, node, "scenario", "probe",
+			"-export", ProbeVolume, "-log", name, "-blocks", strconv.Itoa(p.site.sizes.ProbeBlocks),
 			"-first", strconv.FormatUint(p.history.Last+1, 10))
-		p.done <- err
 	}()
 	return nil
 }
@@ -64,7 +62,11 @@ func (p *probeLoad) collect(ctx context.Context) error {
 		if err != nil {
 			return false, err.Error()
 		}
-		if st.Machines[p.node].Power != "on" {
+		switch st.Machines[p.node].Power {
+		case "on":
+		case "hung": // its writer may wake and issue what nobody knows of
+			return false, p.node + " hangs"
+		default:
 			return true, ""
 		}
 		_, err = p.site.Lab.Exec(ctx, p.node, "sh", "-c", "! pgrep -x scenario")
@@ -73,6 +75,16 @@ func (p *probeLoad) collect(ctx context.Context) error {
 		return err
 	}
 	return p.read(&p.history)
+}
+
+// lives says whether the writer still runs. Its command ends with its node.
+func (p *probeLoad) lives() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return p.cancel != nil
+	}
 }
 
 // peek is the history as of now, while the writer goes on.
@@ -93,7 +105,7 @@ func (p *probeLoad) read(h *probe.History) error {
 
 // lost reads the export back on its owner and compares it with all that was acknowledged.
 func (p *probeLoad) lost(ctx context.Context, node string) ([]string, error) {
-	text, err := p.site.Lab.Exec(ctx, node, "scenario", "readback", "-export", ProbeVolume, "-blocks", strconv.Itoa(probeBlocks))
+	text, err := p.site.Lab.Exec(ctx, node, "scenario", "readback", "-export", ProbeVolume, "-blocks", strconv.Itoa(p.site.sizes.ProbeBlocks))
 	if err != nil {
 		return nil, fmt.Errorf("reading the probe volume back on %s: %w", node, err)
 	}

@@ -31,12 +31,18 @@ type Site struct {
 	// Say tells a person what happens; it is never nil.
 	Say func(format string, args ...any)
 
+	sizes     Sizes
 	probe     *probeLoad
 	guestTold int // complaints about the guest that are in the report already
 }
 
-// Up starts a lab, founds the pair and waits until the guest counts.
+// Up is UpSized with the usual sizes.
 func Up(ctx context.Context, opts lab.Options, say func(format string, args ...any)) (*Site, error) {
+	return UpSized(ctx, opts, Usual, say)
+}
+
+// UpSized starts a lab, founds the pair and waits until the guest counts.
+func UpSized(ctx context.Context, opts lab.Options, sizes Sizes, say func(format string, args ...any)) (*Site, error) {
 	opts.Progress = func(text string) { say("%s", text) }
 	if opts.Bin == "" {
 		exe, err := os.Executable()
@@ -53,7 +59,7 @@ func Up(ctx context.Context, opts lab.Options, say func(format string, args ...a
 	if err != nil {
 		return nil, err
 	}
-	s := &Site{Lab: l, Say: say}
+	s := &Site{Lab: l, Say: say, sizes: sizes}
 	s.probe = &probeLoad{site: s}
 	if err := s.found(ctx, boot); err != nil {
 		return nil, errors.Join(err, s.Down())
@@ -70,9 +76,17 @@ func (s *Site) Down() error {
 }
 
 // Status is what the product says on one node.
+// A node that does not run is not asked: a hung one would never answer.
 func (s *Site) Status(ctx context.Context, node string) (api.Site, error) {
 	var st api.Site
-	err := s.duet(ctx, node, &st, "status")
+	power, err := s.power(ctx, node)
+	if err == nil && power != "on" {
+		err = fmt.Errorf("node %s is %s", node, power)
+	}
+	if err != nil {
+		return st, err
+	}
+	err = s.duet(ctx, node, &st, "status")
 	return st, err
 }
 

@@ -21,10 +21,11 @@ const nbdSocket = "/run/duet/nbd.sock"
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	commands := map[string]func(context.Context, []string, io.Writer, io.Writer) error{
-		"run": runSite, "demo": runDemo, "soak": runSoak, "probe": runProbe, "readback": runReadback,
+		"run": runSite, "demo": runDemo, "soak": runSoak,
+		"liveness": runLiveness, "matrix": runMatrix, "chaos": runChaos, "probe": runProbe, "readback": runReadback,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(stderr, "usage: scenario run|demo|soak|probe|readback [flags]")
+		fmt.Fprintln(stderr, "usage: scenario run|demo|soak|liveness|matrix|chaos|probe|readback [flags]")
 		return 2
 	}
 	err := commands[args[0]](ctx, args[1:], stdout, stderr)

@@ -1,8 +1,12 @@
-// Command scenario plays episodes in the lab and judges them: `make run`, `make demo` and `make soak`.
+// Command scenario plays episodes in the lab and judges them: `make run`, `make demo`, `make soak`, `make liveness` and
+// `make chaos`.
 //
 //	scenario run      brings up a whole site and keeps it until Ctrl-C
 //	scenario demo     power cuts, witness and links, unattended; ends in one line of JSON
 //	scenario soak     N random power-cut cycles; ends in one line of JSON
+//	scenario liveness the liveness table, measured; ends in one line of JSON
+//	scenario matrix   the failure matrix as a page, from that line on standard input
+//	scenario chaos    N random fault episodes from a seed; ends in one line of JSON
 //	scenario probe    (inside a node) the block client of the oracles
 //	scenario readback (inside a node) what the probe's blocks hold now
 //

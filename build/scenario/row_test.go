@@ -1,0 +1,95 @@
+package scenario
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Every step of every row is understood, every name is its own, and every row either measures or says why not. A case
+// ends with something that it demands: steps alone would prove nothing.
+func TestRows(t *testing.T) {
+	names := map[string]bool{}
+	for _, row := range Rows() {
+		if names[row.Name] || row.Name == "" || row.Situation == "" || row.Own == "" || row.Other == "" || row.Person == "" {
+			t.Errorf("row %q: without a cell, or twice", row.Name)
+		}
+		names[row.Name] = true
+		if (len(row.Cases) == 0) == (row.Reason == "") {
+			t.Errorf("row %s: %d cases and the reason %q", row.Name, len(row.Cases), row.Reason)
+		}
+		for _, c := range row.Cases {
+			for _, p := range c.Phases {
+				checkPhase(t, row.Name+"/"+c.Name, p)
+			}
+			if last := c.Phases[len(c.Phases)-1]; last.Quiet == 0 && last.Own == "" && last.Starts == "" && !last.One {
+				t.Errorf("%s/%s demands nothing at its end", row.Name, c.Name)
+			}
+		}
+	}
+}
+
+func checkPhase(t *testing.T, name string, p Phase) {
+	for _, text := range append(slices.Clone(p.Do), healed...) {
+		if _, err := parseStep(text); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, who := range append([]string{p.Own, p.Starts}, p.Holds...) {
+		if node := role(who, "b"); who != "" && node != "a" && node != "b" {
+			t.Errorf("%s: %q is no node", name, who)
+		}
+	}
+	if len(p.Holds) > 0 && p.Waits == "" {
+		t.Errorf("%s: whom it waits for is not demanded", name)
+	}
+}
+
+func TestParseStep(t *testing.T) {
+	for text, want := range map[string]string{
+		"cut owner": "", "pause 2s": "", "until a solo": "", "pause": "words follow", "pause soon": "duration",
+		"": "empty", "explode a": "no such word", "paired now": "words follow",
+	} {
+		_, err := parseStep(text)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if got := (step{"link", "wan", "other", "cut"}).roles("b"); !slices.Equal(got, step{"link", "wan", "a", "cut"}) {
+		t.Errorf("roles: %v", got)
+	}
+}
+
+// The worst case of a row counts, a bound that is passed is named, a failed case takes the row out of the matrix, and
+// what was not measured is named with its reason.
+func TestCollect(t *testing.T) {
+	f := func(v float64) *float64 { return &v }
+	rows := []Row{
+		{Name: "fine", Situation: "s1", OwnWithin: 1e9, Cases: make([]Case, 2)},
+		{Name: "late", Situation: "s2", OtherWithin: 1e9, Cases: make([]Case, 1)},
+		{Name: "broken", Situation: "s3", Cases: make([]Case, 1)},
+		{Name: "half", Situation: "s4", Cases: make([]Case, 2)},
+		{Name: "later", Situation: "s5", Reason: "not there yet"},
+	}
+	l := Collect(rows, []Measured{
+		{Row: "fine", Own: f(0.5)}, {Row: "fine", Own: f(0.9)}, {Row: "late", Other: f(3)},
+		{Row: "broken", Case: "c", Failed: "why"}, {Row: "half", Own: f(1)},
+	}, "no time")
+	if *l.Rows[0].Own != 0.9 || !slices.Equal(l.TargetsMissed, []string{"late"}) || l.Liveness != "failed" || len(l.Failed) != 1 {
+		t.Errorf("%+v", l)
+	}
+	if l.NotCovered["later"] != "not there yet" || l.NotCovered["half"] != "no time" || len(l.NotCovered) != 2 {
+		t.Errorf("not covered: %v", l.NotCovered)
+	}
+	var page strings.Builder
+	if err := l.WriteMatrix(&page, rows); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := MatrixRows(page.String())
+	if err != nil || !slices.Equal(shown, []string{"fine", "late"}) {
+		t.Errorf("the matrix shows %v, %v; want fine and late", shown, err)
+	}
+	if !strings.Contains(page.String(), "**3.0 s**") || !strings.Contains(page.String(), "- s5: not there yet") {
+		t.Errorf("the page:\n%s", page.String())
+	}
+}
