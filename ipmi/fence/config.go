@@ -31,6 +31,7 @@ type BMCConfig struct {
 	User     string
 	Password Secret
 	GUID     string // the system GUID recorded at founding, 32 hex digits; empty: not recorded yet
+	Firmware string // as the live test saw it; empty: not recorded yet
 }
 
 // PDUConfig says how to reach the PDU.
@@ -38,6 +39,38 @@ type PDUConfig struct {
 	Address string // host or host:port, default port 502
 	Product string // a name of ipmi/pdu/products
 	UnitID  uint8
+
+	Numbers  map[string]uint16 // the site's own numbers for its device
+	Identity string            // as the live test saw it; empty: not recorded yet
+	Reserved []int             // outlets that feed the PDU, the witness or the switch to them
+}
+
+// LearnedLoad is what the live test learned of the power of a node, at all its outlets together. Thresholds are never fixed
+// numbers: chassis differ by more than any margin.
+type LearnedLoad struct {
+	Known        bool    `json:"known"`
+	OffWatts     float64 `json:"off_watts"`     // with its outlets off: what the meters call nothing
+	StandbyWatts float64 `json:"standby_watts"` // switched off, its BMC alive
+}
+
+const (
+	runningWatts  = 20.0 // above standby: no node that is off draws it (hardware.md 4.1)
+	learnStepMin  = 1.0  // between off and standby: less cannot be told from noise
+	learnedFactor = 0.5  // the threshold lies in the middle
+)
+
+// judge is what a reading means.
+func (l LearnedLoad) judge(watts float64) Load {
+	switch {
+	case !l.Known:
+		return LoadUnknown
+	case watts <= l.OffWatts+learnedFactor*(l.StandbyWatts-l.OffWatts):
+		return LoadNone
+	case watts > l.StandbyWatts+runningWatts:
+		return LoadRuns
+	default:
+		return LoadDraws
+	}
 }
 
 // Target is a node that may be fenced, and the ways to do it.
@@ -47,6 +80,10 @@ type Target struct {
 	PDU           *PDUConfig // nil: none
 	Outlets       []int      // as printed on the metal, from 1: every PSU of the node
 	OutletsProven bool       // a live test showed that they feed this node
+	Load          LearnedLoad
+	PSUs          int  // that the node has; 0: not said
+	SharedPSUs    bool // the chassis feeds both nodes from the same supplies: there is no outlet path
+	Strict        bool // BMC and outlets must both say off
 }
 
 // Config is all a Runner needs.
@@ -80,6 +117,38 @@ func Check(a, b Target) error {
 	for _, t := range []Target{a, b} {
 		if err := t.check(); err != nil {
 			return err
+		}
+		if err := t.wiring(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wiring is what makes outlets no way to fence, or the wrong one (hardware.md section 4.5).
+func (t Target) wiring() error {
+	if len(t.Outlets) == 0 || t.PDU == nil {
+		return nil
+	}
+	if t.SharedPSUs {
+		return &Fault{
+			CodeSharedPSUs, "The chassis feeds both nodes from the same power supplies", "Outlets would switch both nodes off",
+			"Leave the outlets away and fence by BMC only",
+		}
+	}
+	for _, outlet := range t.Outlets {
+		if slices.Contains(t.PDU.Reserved, outlet) {
+			return &Fault{
+				CodeReserved, fmt.Sprintf("Outlet %d of node %s feeds something else too", outlet, t.Node),
+				"It feeds the PDU itself, the witness or the switch to the BMCs: fencing would cut what makes evidence",
+				"Feed the nodes from outlets of their own",
+			}
+		}
+	}
+	if t.PSUs != 0 && t.PSUs != len(t.Outlets) {
+		return &Fault{
+			CodeUncovered, fmt.Sprintf("Node %s has %d power supplies and %d outlets", t.Node, t.PSUs, len(t.Outlets)),
+			"A supply without an outlet keeps the node on when its outlets are off", "Name one outlet for each supply",
 		}
 	}
 	return nil

@@ -20,6 +20,8 @@ const (
 	outletsRetry = Second      // between commands to the PDU
 	holdUp       = Second      // a power supply's capacitors feed a node for up to this long after its outlet went off
 	runDeadline  = 10 * Second // P3
+	lookDeadline = 2 * Second  // a run that may not switch: a silent BMC is known by then
+	meterLag     = 3 * Second  // a meter shows averages: what it says is old by up to this
 )
 
 // BMCAnswer is what a request to the BMC came to.
@@ -49,15 +51,30 @@ const (
 	PDURefused                  // they were not, or it is another device
 )
 
+// Load is what the meters of all outlets of the node say together, against what the live test learned.
+type Load uint8
+
+// The loads.
+const (
+	LoadUnknown Load = iota // not metered, or nothing was learned
+	LoadNone                // as with the outlets off
+	LoadDraws               // more than that
+	LoadRuns                // more than a node in standby, by far
+)
+
 // Input is one thing that happened.
 type Input interface{ input() }
 
 type (
-	// Begin starts a run. UseBMC and UseOutlets are the means; outlets without a valid map proof are none.
+	// Begin starts a run. UseBMC and UseOutlets are the paths that there are; outlets without a valid map proof are
+	// none. Means is what may be switched (R21b). RelayOnly is a PDU that nothing tells from another: what it says is
+	// no evidence. Strict wants both to say off.
 	Begin struct {
 		Now                Boottime
 		UseBMC, UseOutlets bool
+		Means              Means
 		Until              Boottime // zero: runDeadline
+		RelayOnly, Strict  bool
 	}
 
 	// Woke is the timer of Wake.
@@ -73,6 +90,7 @@ type (
 	PDUReplied struct {
 		Now, Sent Boottime
 		Answer    PDUAnswer
+		Load      Load
 	}
 
 	// Cancelled: the session is back, or the peer stated that it stopped (P6).
@@ -103,6 +121,7 @@ type (
 	Finish struct {
 		Kind    Kind
 		Verdict Verdict
+		Seen    Seen
 		At      Boottime // of the last read-back
 		Why     Reason
 	}
@@ -129,12 +148,18 @@ const (
 	Contradiction        // the outlets read off and the BMC still answers: they do not feed this node
 	WasCancelled         // P6
 	NoMeans              // no path may be used
+	StillDraws           // the outlets read off and power flows: a stuck relay or a crossed outlet
+	RunsThough           // the BMC says off and the node draws as a running one
+	RelaysOff            // the relays say off, and this product cannot say more
+	NotMyTurn            // it is on, and this run might not switch
 )
 
 // State is a run in progress. The zero State has not begun.
 type State struct {
 	Begun, Finished bool
 	Start, Until    Boottime
+	Means           Means
+	Strict          bool
 	BMC             BMCState
 	PDU             PDUState
 }
@@ -150,6 +175,7 @@ type BMCState struct {
 	Commanded  Boottime // last power down; zero: none
 	Rejected   bool
 	Out        bool // the path is over for this run: no login
+	Off        bool // two successive "off" were seen (P9: silence does not undo it)
 }
 
 // PDUState is what a run knows by the PDU.
@@ -163,6 +189,10 @@ type PDUState struct {
 	NextRead  Boottime
 	Commanded Boottime // last command; zero: none
 	Done      bool     // a command was acknowledged
+	RelayOnly bool
+	Load      Load     // the newest that is known
+	LoadSent  Boottime // when it was asked for
+	FirstNone Boottime // when the first of the successive readings without load was asked for; zero: none
 }
 
 // Step is the planner. It is total: every input is legal in every state.
@@ -202,12 +232,16 @@ func Step(s State, in Input) (State, []Effect) {
 }
 
 func begin(in Begin) State {
-	s := State{Begun: true, Start: in.Now, Until: in.Until}
-	if s.Until == 0 || s.Until > in.Now+runDeadline {
-		s.Until = in.Now + runDeadline
+	s := State{Begun: true, Start: in.Now, Until: in.Until, Means: in.Means, Strict: in.Strict}
+	deadline := in.Now + runDeadline
+	if in.Means == Looking {
+		deadline = in.Now + lookDeadline
+	}
+	if s.Until == 0 || s.Until > deadline {
+		s.Until = deadline
 	}
 	s.BMC = BMCState{Use: in.UseBMC, NextAsk: in.Now}
-	s.PDU = PDUState{Use: in.UseOutlets, NextRead: in.Now}
+	s.PDU = PDUState{Use: in.UseOutlets, NextRead: in.Now, RelayOnly: in.RelayOnly}
 	return s
 }
 
@@ -225,8 +259,9 @@ func (b BMCState) heard(in BMCReplied) BMCState {
 		if b.FirstOff == 0 {
 			b.FirstOff = in.Sent
 		}
+		b.Off = b.Off || in.Sent >= b.FirstOff+bmcApart
 	case BMCSaysOn:
-		b.Last, b.Heard, b.AnswerSent, b.FirstOff = in.Answer, true, in.Sent, 0
+		b.Last, b.Heard, b.AnswerSent, b.FirstOff, b.Off = in.Answer, true, in.Sent, 0, false
 	case BMCSilent:
 		b.Last, b.FirstOff = BMCSilent, 0 // successive means without a gap
 	case BMCDone:
@@ -243,6 +278,15 @@ func (b BMCState) heard(in BMCReplied) BMCState {
 func (p PDUState) heard(in PDUReplied) PDUState {
 	p.Busy, p.Looked = false, true
 	p.NextRead = max(in.Sent+outletsPoll, in.Now)
+	if in.Load != LoadUnknown {
+		p.Load, p.LoadSent = in.Load, in.Sent
+	}
+	switch {
+	case in.Load != LoadNone && in.Load != LoadUnknown, in.Answer == OutletsOn, in.Answer == OutletsMix:
+		p.FirstNone = 0
+	case in.Load == LoadNone && p.FirstNone == 0:
+		p.FirstNone = in.Sent
+	}
 	switch in.Answer {
 	case OutletsOut:
 		p.Last, p.LastOff = in.Answer, in.Sent
@@ -261,62 +305,17 @@ func (p PDUState) heard(in PDUReplied) PDUState {
 	return p
 }
 
-// judge says whether the run is over.
-func judge(s State, now Boottime) (Finish, bool) {
-	b, p := s.BMC, s.PDU
-	switch {
-	case !b.Use && !p.Use:
-		return Finish{Why: NoMeans}, true
-	case b.Use && b.FirstOff != 0 && b.AnswerSent >= b.FirstOff+bmcApart: // two successive "off"
-		return Finish{Kind: BMCOff, Verdict: Confirmed, At: b.AnswerSent, Why: SeenOff}, true
-	case p.Use && p.offFor(b) >= holdUp:
-		return Finish{Kind: OutletsOff, Verdict: Confirmed, At: p.LastOff, Why: SeenOff}, true
-	case now >= s.Until, !s.bmcGoesOn(now) && !p.Use: // P5
-		return s.verdictAtEnd(), true
-	}
-	return Finish{}, false
-}
-
-// offFor is how long the outlets have been read off while the BMC did not answer: a BMC without AC is silent, so one
-// that answers is fed by something else.
-func (p PDUState) offFor(b BMCState) Boottime {
-	if p.FirstOff == 0 {
-		return 0
-	}
-	return p.LastOff - max(p.FirstOff, b.AnswerSent)
-}
-
-// bmcGoesOn says whether the BMC may still bring evidence.
-func (s State) bmcGoesOn(now Boottime) bool {
-	return s.BMC.Use && !s.BMC.Out && now < s.Start+bmcDeadline
-}
-
-// verdictAtEnd is what is left when time is up: refused if somebody who can be believed says "on", else unknown.
-func (s State) verdictAtEnd() Finish {
-	b, p := s.BMC, s.PDU
-	switch {
-	case p.Use && p.FirstOff != 0 && b.Heard && b.AnswerSent > p.FirstOff:
-		return Finish{Why: Contradiction}
-	case b.Use && !b.Out && (b.Rejected || b.Last == BMCSaysOn):
-		return Finish{Kind: BMCOff, Verdict: Refused, At: b.AnswerSent, Why: BMCStaysOn}
-	case p.Use && p.Done && (p.Last == OutletsOn || p.Last == OutletsMix):
-		return Finish{Kind: OutletsOff, Verdict: Refused, At: p.LastOff, Why: OutletsStayOn}
-	default:
-		return Finish{Why: NobodyAnswers}
-	}
-}
-
 // act sends what is due and asks to be woken for what comes next.
 func act(s State, now Boottime) (State, []Effect) {
 	var effects []Effect
 	wake := s.Until
 	if s.bmcGoesOn(now) || (s.BMC.Use && !s.BMC.Out && s.PDU.Use) { // P3: it goes on in parallel
-		effect, next := s.BMC.next(now)
+		effect, next := s.BMC.next(now, s.Means != Looking)
 		if effect != nil {
 			effects = append(effects, effect)
 		}
 		wake = min(wake, next)
-		if !s.PDU.Use {
+		if !s.PDU.Use || s.Means == ByBMC {
 			wake = min(wake, s.Start+bmcDeadline)
 		}
 	}
@@ -327,13 +326,13 @@ func act(s State, now Boottime) (State, []Effect) {
 		}
 	}
 	if s.PDU.Use {
-		if !s.PDU.Switching && s.outletsDue(now) {
+		if !s.PDU.Switching && s.Means == Everything && s.outletsDue(now) {
 			s.PDU.Switching = true
 		}
-		if !s.PDU.Switching {
+		if !s.PDU.Switching && s.Means == Everything {
 			wake = min(wake, s.outletsBegin())
 		}
-		effect, next := s.PDU.next(now)
+		effect, next := s.PDU.next(now, s.runsThough())
 		if effect != nil {
 			effects = append(effects, effect)
 			s.PDU.Busy = true
@@ -350,11 +349,11 @@ func act(s State, now Boottime) (State, []Effect) {
 const never Boottime = 1<<63 - 1
 
 // next is the BMC's next request, or when to look again.
-func (b BMCState) next(now Boottime) (Effect, Boottime) {
+func (b BMCState) next(now Boottime, mayDown bool) (Effect, Boottime) {
 	switch {
 	case b.Busy:
 		return nil, never
-	case b.Last == BMCSaysOn && b.mayCommand(now): // P2
+	case b.Last == BMCSaysOn && mayDown && b.mayCommand(now): // P2
 		return DownBMC{}, never
 	case now >= b.NextAsk:
 		return AskBMC{}, never
@@ -369,7 +368,7 @@ func (b BMCState) mayCommand(now Boottime) bool {
 
 // outletsDue is P3.
 func (s State) outletsDue(now Boottime) bool {
-	return !s.BMC.Use || s.BMC.Out || s.BMC.Rejected || now >= s.outletsBegin()
+	return !s.BMC.Use || s.BMC.Out || s.BMC.Rejected || s.Strict && s.BMC.Off || now >= s.outletsBegin()
 }
 
 // outletsBegin is the latest time for the outlets to begin, as things stand.
@@ -381,16 +380,17 @@ func (s State) outletsBegin() Boottime {
 }
 
 // next is the PDU's next request, or when to look again.
-func (p PDUState) next(now Boottime) (Effect, Boottime) {
+func (p PDUState) next(now Boottime, meterIsAsked bool) (Effect, Boottime) {
 	off := p.FirstOff != 0
+	readsOn := p.Switching || off || p.Last == PDUSilent || meterIsAsked
 	switch {
 	case p.Busy:
 		return nil, never
 	case p.Looked && p.Switching && !off && (p.Commanded == 0 || now >= p.Commanded+outletsRetry): // P4
 		return OutletsDown{}, never
-	case now >= p.NextRead && (p.Switching || off || p.Last == PDUSilent):
+	case now >= p.NextRead && readsOn:
 		return ReadOutlets{}, never
-	case now < p.NextRead && (p.Switching || off || p.Last == PDUSilent):
+	case now < p.NextRead && readsOn:
 		return nil, p.NextRead
 	default:
 		return nil, never // they read on, and it is not their time yet

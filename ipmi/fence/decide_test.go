@@ -40,8 +40,8 @@ func TestRules(t *testing.T) {
 	bmc := func(sent, now Boottime, a BMCAnswer) Input {
 		return BMCReplied{Now: t0 + now, Sent: t0 + sent, Answer: a}
 	}
-	pdu := func(sent, now Boottime, a PDUAnswer) Input {
-		return PDUReplied{Now: t0 + now, Sent: t0 + sent, Answer: a}
+	pdu := func(sent, now Boottime, a PDUAnswer, load ...Load) Input {
+		return PDUReplied{Now: t0 + now, Sent: t0 + sent, Answer: a, Load: append(load, LoadUnknown)[0]}
 	}
 	woke := func(now Boottime) Input { return Woke{t0 + now} }
 	for _, test := range []struct {
@@ -99,6 +99,62 @@ func TestRules(t *testing.T) {
 			pdu(502*ms, 510*ms, PDUDone), pdu(510*ms, 515*ms, OutletsOut), woke(1010 * ms), pdu(1010*ms, 1015*ms, OutletsOut), woke(1510 * ms),
 			pdu(1510*ms, 1515*ms, OutletsOut),
 		}, "ReadOutlets\n\nReadOutlets\nOutletsDown\nReadOutlets\n\nReadOutlets\n\nReadOutlets\nconfirmed: outlets read off (read off in successive requests)"},
+		{"R21b looking: on is said at once, nothing is switched", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true, Means: Looking}, pdu(0, 2*ms, OutletsOn), bmc(0, 5*ms, BMCSaysOn),
+		}, "AskBMC ReadOutlets\n\nrefused: BMC says off (it is on, and it is not this node's turn to switch)"},
+		{"R21b looking: off is confirmed without a turn", []Input{
+			Begin{Now: t0, UseBMC: true, Means: Looking}, bmc(0, 5*ms, BMCSaysOff), woke(250 * ms), bmc(250*ms, 255*ms, BMCSaysOff),
+		}, "AskBMC\n\nAskBMC\nconfirmed: BMC says off (read off in successive requests)"},
+		{"R21b looking: silence ends after 2 s and switches nothing", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true, Means: Looking}, pdu(0, 2*ms, OutletsOn), woke(2 * Second),
+		}, "AskBMC ReadOutlets\n\nunknown: nothing (no answer that can be believed)"},
+		{"R21b by BMC: the outlets are read and never switched", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true, Means: ByBMC, Until: t0 + 6*Second},
+			pdu(0, 2*ms, OutletsOn), bmc(0, 2*Second, BMCSilent),
+			bmc(2*Second, 4*Second, BMCSilent), woke(5 * Second),
+		}, "AskBMC ReadOutlets\n\nAskBMC\nAskBMC\nunknown: nothing (no answer that can be believed)"},
+		{"R21b by BMC: outlets that are off already count", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true, Means: ByBMC, Until: t0 + 6*Second},
+			pdu(0, 2*ms, OutletsOut), woke(500 * ms),
+			pdu(500*ms, 502*ms, OutletsOut), woke(1000 * ms), pdu(1000*ms, 1005*ms, OutletsOut),
+		}, "AskBMC ReadOutlets\n\nReadOutlets\n\nReadOutlets\nconfirmed: outlets read off (read off in successive requests)"},
+		{"4.1 contradiction: it says off and draws as a running node; the meter is asked again", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true, Means: ByBMC},
+			pdu(0, 2*ms, OutletsOn, LoadRuns), bmc(0, 3*ms, BMCSaysOff),
+			woke(250 * ms), bmc(250*ms, 255*ms, BMCSaysOff), woke(500 * ms), pdu(500*ms, 505*ms, OutletsOn, LoadRuns), woke(3500 * ms),
+			pdu(3500*ms, 3505*ms, OutletsOn, LoadRuns), woke(10 * Second),
+		}, "AskBMC ReadOutlets\n\n\nAskBMC\n\nAskBMC ReadOutlets\n\nReadOutlets\n\nunknown: nothing (the BMC says off and the node draws as a running one)"},
+		{"4.1 no contradiction: the meter was late", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true},
+			pdu(0, 2*ms, OutletsOn, LoadRuns), bmc(0, 3*ms, BMCSaysOff),
+			woke(250 * ms), bmc(250*ms, 255*ms, BMCSaysOff), woke(500 * ms), pdu(500*ms, 505*ms, OutletsOn, LoadDraws),
+		}, "AskBMC ReadOutlets\n\n\nAskBMC\n\nAskBMC ReadOutlets\nconfirmed: BMC says off (read off in successive requests)"},
+		{"P9 a PDU that falls silent takes nothing back", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true},
+			pdu(0, 2*ms, OutletsOn, LoadRuns), bmc(0, 3*ms, BMCSaysOff),
+			woke(250 * ms), bmc(250*ms, 255*ms, BMCSaysOff), woke(500 * ms), pdu(500*ms, 2500*ms, PDUSilent),
+		}, "AskBMC ReadOutlets\n\n\nAskBMC\n\nAskBMC ReadOutlets\nconfirmed: BMC says off (read off in successive requests)"},
+		{"LoadGone: off and no power, twice", []Input{
+			Begin{Now: t0, UseOutlets: true},
+			pdu(0, 2*ms, OutletsOut, LoadNone), woke(500 * ms), pdu(500*ms, 502*ms, OutletsOut, LoadNone),
+			woke(1000 * ms), pdu(1000*ms, 1005*ms, OutletsOut, LoadNone),
+		}, "ReadOutlets\n\nReadOutlets\n\nReadOutlets\nconfirmed: no power flows (read off in successive requests)"},
+		{"LoadGone refused: they read off and power flows", []Input{
+			Begin{Now: t0, UseOutlets: true},
+			pdu(0, 2*ms, OutletsOut, LoadDraws), woke(500 * ms), pdu(500*ms, 502*ms, OutletsOut, LoadDraws),
+			woke(1000 * ms), pdu(1000*ms, 1005*ms, OutletsOut, LoadDraws), woke(10 * Second),
+		}, "ReadOutlets\n\nReadOutlets\n\nReadOutlets\n\nrefused: no power flows (the outlets read off and power flows)"},
+		{"a relay that cannot be told from another is no evidence", []Input{
+			Begin{Now: t0, UseOutlets: true, RelayOnly: true},
+			pdu(0, 2*ms, OutletsOn), pdu(2*ms, 9*ms, PDUDone), pdu(9*ms, 12*ms, OutletsOut),
+			woke(509 * ms), pdu(509*ms, 511*ms, OutletsOut), woke(1009 * ms), pdu(1009*ms, 1011*ms, OutletsOut),
+		}, "ReadOutlets\nOutletsDown\nReadOutlets\n\nReadOutlets\n\nReadOutlets\nunknown: nothing (the relays say off, and nothing shows that they are this site's)"},
+		{"strict: the BMC alone is not enough", []Input{
+			Begin{Now: t0, UseBMC: true, UseOutlets: true, Strict: true},
+			pdu(0, 2*ms, OutletsOn), bmc(0, 3*ms, BMCSaysOff), woke(250 * ms),
+			bmc(250*ms, 255*ms, BMCSaysOff), pdu(255*ms, 260*ms, PDUDone), pdu(260*ms, 262*ms, OutletsOut), bmc(500*ms, 2500*ms, BMCSilent),
+			pdu(760*ms, 2501*ms, OutletsOut), pdu(2501*ms, 2600*ms, OutletsOut),
+		}, "AskBMC ReadOutlets\n\n\nAskBMC\nOutletsDown\nReadOutlets\n\nAskBMC ReadOutlets\nReadOutlets\nconfirmed: BMC says off (read off in successive requests)"},
 		{"no means", []Input{Begin{}}, "unknown: nothing (no path may be used)"},
 		{"before the beginning", []Input{Woke{}, bmc(0, 1, BMCSaysOff), begin}, "\n\nAskBMC ReadOutlets"},
 	} {
@@ -217,7 +273,7 @@ func (w *room) pdu(down bool) {
 			answer = OutletsMix
 		}
 	}
-	w.later(delay, func() Input { w.pduInFlight--; return PDUReplied{w.now, sent, answer} })
+	w.later(delay, func() Input { w.pduInFlight--; return PDUReplied{w.now, sent, answer, LoadUnknown} })
 }
 
 // next takes the earliest event.
@@ -307,27 +363,6 @@ func (w *room) earliest() Boottime {
 		at = min(at, e.at)
 	}
 	return at
-}
-
-// The policy table of hardware.md 4.2, for the kinds that exist, enumerated.
-func TestPolicy(t *testing.T) {
-	for _, kind := range []Kind{NoKind, BMCOff, OutletsOff, OutletsOff + 1} {
-		for _, verdict := range []Verdict{Unknown, Confirmed, Refused, Refused + 1} {
-			want := Allows{}
-			if verdict == Confirmed && kind == BMCOff {
-				want = Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true}
-			}
-			if verdict == Confirmed && kind == OutletsOff {
-				want = Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true, OutletsOnFirst: true}
-			}
-			if got := (Evidence{Kind: kind, Verdict: verdict}).Policy(); got != want {
-				t.Errorf("%s %s allows %+v, want %+v", kind, verdict, got, want)
-			}
-		}
-	}
-	if (Evidence{}).Verdict != Unknown {
-		t.Error("the zero evidence is not unknown")
-	}
 }
 
 func TestBackoff(t *testing.T) {

@@ -12,7 +12,11 @@
 // It refuses to switch anything when a BMC answers with another system's GUID: behind a swapped address stands the
 // survivor. It refuses outlets whose map was not proven, and wiring where one outlet feeds both nodes (Check). It
 // never switches "on" while an unanswered "off" may still come. Whom to fence, and when, is decided elsewhere
-// (protocol.md R10, R10b); this package only makes and weighs evidence.
+// (protocol.md R10, R10b, R21b); this package only makes and weighs evidence. What each set of evidence allows is one
+// function (Allow), and whose turn it is to switch, where fencing is the vote, is another (TurnAt).
+//
+// That a run would find evidence is proven beforehand and always again: the Watch (watch.go) asks every path in a fixed
+// rhythm, withdraws one that would fail with the code of its fault, and takes it back when it is proven again.
 package fence
 
 // Node is a chassis slot.
@@ -30,11 +34,13 @@ func (n Node) String() string { return string('a' + rune(n)) }
 // Kind is the way a node's power was seen.
 type Kind uint8
 
-// The kinds that exist now; the zero value belongs to unknown evidence.
+// The kinds; the zero value belongs to unknown evidence.
 const (
 	NoKind     Kind = iota
 	BMCOff          // the node's BMC said "off" twice
 	OutletsOff      // all its outlets were switched off and read back off
+	LoadGone        // and the power that they give is below what the live test learned
+	Person          // a person said that it is off and stays off (protocol.md R26)
 )
 
 // Verdict is what evidence says: an enum, never a bool. Silence, a broken link, a wrong password and a closed port are
@@ -50,8 +56,9 @@ const (
 
 // Evidence is one observation about a node's power. The zero Evidence is unknown.
 type Evidence struct {
-	Kind    Kind
-	Verdict Verdict
+	Kind    Kind    // that decided
+	Verdict Verdict // of all kinds together
+	Seen    Seen    // of each kind
 	Node    Node
 	Epoch   uint64   // evidence of another epoch, or of an earlier run, is unknown to the caller
 	Run     uint64   // one order to fence = one run
@@ -61,31 +68,8 @@ type Evidence struct {
 	Fault   *Fault   // what a person has to mend; nil: nothing
 }
 
-// Allows says what evidence lets the survivor do, by the policy table of hardware.md section 4.2, for the kinds that
-// exist now.
-type Allows struct {
-	StartResources bool // the peer's, at once (R10 → R8). If not: by peerWait only
-	WitnessLess    bool // go solo without a witness (R21b)
-	PowerOnByBMC   bool // later, by R10b
-	OutletsOnFirst bool // and before it, the outlets
-}
-
-// Policy is the table. Only confirmed evidence of a kind allows anything.
-func (e Evidence) Policy() Allows {
-	if e.Verdict != Confirmed {
-		return Allows{}
-	}
-	switch e.Kind {
-	case BMCOff:
-		return Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true}
-	case OutletsOff:
-		return Allows{StartResources: true, WitnessLess: true, PowerOnByBMC: true, OutletsOnFirst: true}
-	case NoKind:
-		return Allows{}
-	default:
-		return Allows{}
-	}
-}
+// Policy is what this evidence allows.
+func (e Evidence) Policy(strict bool) Allows { return Allow(e.Seen, strict) }
 
 // String is the kind in words.
 func (k Kind) String() string {
@@ -94,6 +78,10 @@ func (k Kind) String() string {
 		return "BMC says off"
 	case OutletsOff:
 		return "outlets read off"
+	case LoadGone:
+		return "no power flows"
+	case Person:
+		return "a person says off"
 	case NoKind:
 		return "nothing"
 	default:

@@ -23,6 +23,7 @@ func (f *Fault) Error() string {
 
 // Codes of the faults of fencing.
 const (
+	CodeSaysOff       = "FENCE-5010"
 	CodeWrongBMC      = "FENCE-5011"
 	CodeBMCSilent     = "FENCE-5012"
 	CodeBMCLogin      = "FENCE-5013"
@@ -31,6 +32,8 @@ const (
 	CodeBMCCannot     = "FENCE-5016"
 	CodeBMCSuite      = "FENCE-5017"
 	CodeBMCFailed     = "FENCE-5018"
+	CodeFirmware      = "FENCE-5019"
+	CodeOutletOff     = "FENCE-5020"
 	CodePDUSilent     = "FENCE-5021"
 	CodePDUIdentity   = "FENCE-5022"
 	CodePDUOutlet     = "FENCE-5023"
@@ -44,9 +47,16 @@ const (
 	CodeSharedBMC     = "FENCE-5032"
 	CodeBadConfig     = "FENCE-5033"
 	CodeNoMeans       = "FENCE-5034"
+	CodeNoMap         = "FENCE-5035"
+	CodeReserved      = "FENCE-5036"
+	CodeSharedPSUs    = "FENCE-5037"
+	CodeUncovered     = "FENCE-5038"
 	CodeNotPoweredOn  = "FENCE-5041"
 	CodeLiveTest      = "FENCE-5042"
 	CodeNobodyAnswers = "FENCE-5043"
+	CodeStale         = "FENCE-5044"
+	CodeContradiction = "FENCE-5045"
+	CodeRelayOnly     = "FENCE-5046"
 )
 
 // bmcFault turns a failed call into what a person can act on.
@@ -108,10 +118,19 @@ func (r *Runner) pduFault(err error) *Fault {
 		return &Fault{CodePDURejects, what + " rejects the command", e.Error(), "Allow writing by Modbus on the PDU; check its IP filter"}
 	case pdu.Settling:
 		return &Fault{CodePDUSettling, what + " did not answer an earlier command, which may still be carried out", e.Error(), "Wait; it is read again"}
+	case pdu.NoMap:
+		return noMap(r.cfg.Target.PDU.Product, e.Err)
 	case pdu.BadReply, pdu.Other:
 		return &Fault{CodePDUWrong, what + " gives wrong answers", e.Error(), "Check the product and that nothing else answers at this address"}
 	default:
 		return &Fault{CodePDUWrong, what + " cannot be used", e.Error(), "Look at the PDU's own page and log"}
+	}
+}
+
+func noMap(product string, err error) *Fault {
+	return &Fault{
+		CodeNoMap, "Outlets of a PDU " + product + " cannot be switched", err.Error(),
+		"Read the missing numbers off the device's own page and enter them, or fence by BMC only",
 	}
 }
 

@@ -20,6 +20,9 @@ type TestResult struct {
 	BMCProven     bool   // off and on by the BMC, read back
 	OutletsProven bool   // with the outlets off the BMC fell silent, with them on it answered again
 	GUID          string // system GUID that the BMC said: record it. Empty: the board has none
+	Firmware      string // of the BMC: record it
+	PDU           string // identity of the PDU: record it. Empty: none, or the product cannot say
+	Load          LearnedLoad
 	Steps         []TestStep
 }
 
@@ -101,11 +104,19 @@ func (t *liveTest) run(ctx context.Context) error {
 		steps = append(steps, testStep{"outlets read on", t.outlets(OutletsOn)})
 	}
 	steps = append(steps, testStep{"BMC: power down", t.bmcDown}, testStep{"BMC says off, twice", t.twiceOff})
+	if useOutlets && t.metered() {
+		steps = append(steps, testStep{"meters: standby", t.meter(&t.result.Load.StandbyWatts)})
+	}
 	if useOutlets {
 		steps = append(steps,
 			testStep{"outlets: off", t.outletsDown},
 			testStep{"outlets read off", t.outlets(OutletsOut)},
 			testStep{"BMC falls silent", t.silent},
+		)
+		if t.metered() {
+			steps = append(steps, testStep{"meters: off", t.meter(&t.result.Load.OffWatts)})
+		}
+		steps = append(steps,
 			testStep{"outlets: on", t.outletsUp},
 			testStep{"BMC answers again", t.answers},
 		)
@@ -117,8 +128,49 @@ func (t *liveTest) run(ctx context.Context) error {
 		}
 	}
 	t.result.BMCProven, t.result.OutletsProven = true, useOutlets
-	t.r.prove(t.guid, useOutlets)
+	t.learn(useOutlets)
+	t.r.prove(t.guid, useOutlets, t.result.Load)
 	return nil
+}
+
+// learn completes the result with what is to be recorded of the devices.
+func (t *liveTest) learn(useOutlets bool) {
+	l := &t.result.Load
+	l.Known = t.metered() && l.StandbyWatts-l.OffWatts >= learnStepMin
+	if !l.Known {
+		*l = LearnedLoad{}
+	}
+	if useOutlets {
+		t.result.PDU = t.r.pdu.Seen().String()
+	}
+}
+
+// metered says whether the map has meters and the newest reading had a value for each outlet.
+func (t *liveTest) metered() bool {
+	if t.r.pdu == nil {
+		return false
+	}
+	_, can := t.r.pdu.Product().OutletMeter()
+	t.r.mu.Lock()
+	defer t.r.mu.Unlock()
+	return can && (t.r.metered || len(t.result.Steps) == 0)
+}
+
+// meter waits until averages have followed and keeps the power. A meter that says nothing fails no test: the outlets
+// are then proven by state, and by the silence of the BMC.
+func (t *liveTest) meter(watts *float64) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := sleep(ctx, t.r.pace.meter); err != nil {
+			return err
+		}
+		if _, _, fault := t.r.readOutlets(ctx); fault != nil {
+			return fault
+		}
+		t.r.mu.Lock()
+		defer t.r.mu.Unlock()
+		*watts = t.r.watts
+		return nil
+	}
 }
 
 func (t *liveTest) known(ctx context.Context) error {
@@ -129,7 +181,11 @@ func (t *liveTest) known(ctx context.Context) error {
 	if answer != BMCSaysOn {
 		return errors.New("the node is off; it has to run for the test to show anything")
 	}
-	t.guid = guid
+	report, err := t.r.bmc.Inspect(ctx)
+	if err != nil {
+		return t.r.bmcFault(err)
+	}
+	t.guid, t.result.Firmware = guid, report.Firmware
 	if namesSystem(guid) {
 		t.result.GUID = guid.String()
 	}
@@ -142,7 +198,7 @@ func (t *liveTest) outlets(want PDUAnswer) func(context.Context) error {
 		var fault *Fault
 		err := t.until(ctx, t.r.pace.state, func(ctx context.Context) bool {
 			var answer PDUAnswer
-			answer, fault = t.r.readOutlets(ctx)
+			answer, _, fault = t.r.readOutlets(ctx)
 			return answer == want
 		})
 		if err != nil && fault != nil {

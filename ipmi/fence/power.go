@@ -15,13 +15,14 @@ type pace struct {
 	autoOn      time.Duration // after AC, a board may switch on by its own restore policy: not twice
 	silent      time.Duration // for a BMC without AC to fall silent
 	silentProbe time.Duration // one question to it
+	meter       time.Duration // for a meter that shows averages to follow
 	bmcBoot     time.Duration // for a BMC to answer after its AC returned
 }
 
 func hardwarePace() pace {
 	return pace{
 		powerOn: 4 * time.Minute, state: 15 * time.Second, outletsOn: 30 * time.Second, autoOn: 3 * time.Second,
-		silent: 20 * time.Second, silentProbe: time.Second, bmcBoot: 3 * time.Minute,
+		silent: 20 * time.Second, silentProbe: time.Second, meter: time.Duration(meterLag), bmcBoot: 3 * time.Minute,
 	}
 }
 
@@ -62,6 +63,24 @@ func (r *Runner) powerOn(ctx context.Context) error {
 	return err
 }
 
+// GiveBack switches outlets on that a run left off, once the node is known to run and to have stopped what it must stop:
+// partial success stays off until then (P4). It does nothing if no run switched any.
+func (r *Runner) GiveBack(ctx context.Context) error {
+	if r.pdu == nil || !r.hasSwitchedOff() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.pace.powerOn)
+	defer cancel()
+	ctx, done, free := r.giveWay(ctx)
+	defer done()
+	if !free || !r.enter(ctx) {
+		return fmt.Errorf("node %s is being fenced: %w", r.cfg.Target.Node, context.Canceled)
+	}
+	defer r.leave()
+	_, err := r.outletsOn(ctx)
+	return err
+}
+
 // outletsOn switches the outlets on unless they read on already, and says whether they were off.
 func (r *Runner) outletsOn(ctx context.Context) (wereOff bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.pace.outletsOn)
@@ -69,7 +88,7 @@ func (r *Runner) outletsOn(ctx context.Context) (wereOff bool, err error) {
 	var fault *Fault
 	for {
 		var answer PDUAnswer
-		answer, fault = r.readOutlets(ctx)
+		answer, _, fault = r.readOutlets(ctx)
 		if answer == OutletsOn && r.allSettledOn() {
 			r.mu.Lock()
 			r.switchedOff = false

@@ -6,13 +6,42 @@ import (
 	"fmt"
 	"hash"
 	"time"
+
+	"duet/ipmi/pdu"
 )
 
 // Request is one order to fence.
 type Request struct {
 	Run   uint64
 	Epoch uint64
+	Means Means    // what may be switched
+	Until Boottime // end of the turn; zero: the run's own limit
 }
+
+// InTurn carries out one order where fencing is the arbiter (R21b): it switches in this node's turns, counted from lost,
+// and looks beside them. A run ends with its turn; one that has no turn for long only looks, and the core asks again.
+func (r *Runner) InTurn(ctx context.Context, req Request, lost Boottime, first bool) Evidence {
+	begun := now()
+	for {
+		turn := TurnAt(now()-lost, first)
+		req.Means, req.Until = turn.Means, lost+turn.End
+		evidence := r.Run(ctx, req)
+		soon := lost+turn.Next <= begun+turnPatience
+		if evidence.Verdict == Confirmed || turn.Means != Looking || !soon || ctx.Err() != nil {
+			return evidence
+		}
+		if evidence.Fault != nil && evidence.Fault.Code == CodeWrongBMC {
+			return evidence
+		}
+		if err := sleep(ctx, min(time.Duration(max(lost+turn.Next-now(), 0)), pathPoll)); err != nil {
+			return evidence
+		}
+	}
+}
+
+// turnPatience is how long an order waits for its turn: a look, and the pause after which the core asks again. With a run
+// behind it, it is less than the core's patience with an order (15 s).
+const turnPatience = 2 * lookDeadline
 
 // Run makes the node be off and returns what is known about it. It ends by itself within 10 s; when ctx ends earlier
 // nothing more is sent, the evidence is unknown, and what was sent may still hit.
@@ -36,17 +65,45 @@ func (r *Runner) Run(ctx context.Context, req Request) Evidence {
 	defer r.leave()
 
 	d := newDriver(ctx, r)
+	d.req = req
+	d.req.Means = r.means(req)
 	end := d.run()
-	evidence.Kind, evidence.Verdict, evidence.At, evidence.Raw = end.Kind, end.Verdict, end.At, d.digest()
+	r.count(req, end)
+	evidence.Kind, evidence.Verdict, evidence.Seen, evidence.At, evidence.Raw = end.Kind, end.Verdict, end.Seen, end.At, d.digest()
 	evidence.Why, evidence.Fault = end.Why.String(), d.fault(end)
 	r.cfg.Log.Info("fencing ended", "node", evidence.Node.String(), "run", req.Run, "epoch", req.Epoch,
 		"verdict", evidence.Verdict.String(), "kind", evidence.Kind.String(), "why", evidence.Why)
 	return evidence
 }
 
+// means is P7: a run that confirmed nothing is followed by others that only look, until its pause is over. Turns have
+// pauses of their own.
+func (r *Runner) means(req Request) Means {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if req.Means == Everything && req.Until == 0 && now() < r.again {
+		return Looking
+	}
+	return req.Means
+}
+
+func (r *Runner) count(req Request, end Finish) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case end.Verdict == Confirmed:
+		r.failures, r.again = 0, 0
+	case end.Why == WasCancelled || req.Until != 0 || now() < r.again:
+	default:
+		r.failures++
+		r.again = now() + Backoff(r.failures)
+	}
+}
+
 // driver carries the planner's effects out: at most one request to the BMC and one to the PDU at a time.
 type driver struct {
 	r        *Runner
+	req      Request
 	caller   context.Context
 	ctx      context.Context // of the requests: ends with the run
 	cancel   context.CancelFunc
@@ -75,7 +132,10 @@ func (d *driver) run() Finish {
 	d.wake = time.NewTimer(time.Hour)
 	defer d.wake.Stop()
 	var state State
-	var in Input = Begin{Now: d.start, UseBMC: d.r.bmc != nil, UseOutlets: d.outletsUsable()}
+	var in Input = Begin{
+		Now: d.start, UseBMC: d.r.bmc != nil, UseOutlets: d.outletsUsable(), Means: d.req.Means, Until: d.req.Until,
+		RelayOnly: d.r.relayOnly(), Strict: d.r.cfg.Target.Strict,
+	}
 	for {
 		fmt.Fprintf(d.record, "%T %+v\n", in, in)
 		var effects []Effect
@@ -103,8 +163,10 @@ func (d *driver) run() Finish {
 
 func (d *driver) outletsUsable() bool {
 	t := d.r.cfg.Target
-	return d.r.pdu != nil && len(t.Outlets) > 0 && d.r.outletsProven()
+	return d.r.pdu != nil && len(t.Outlets) > 0 && d.r.outletsProven() && d.r.pdu.Product().CanSwitch() == nil && t.wiring() == nil
 }
+
+func (r *Runner) relayOnly() bool { return r.pdu != nil && r.pdu.Product().Verify == pdu.VerifyRelay }
 
 // do starts an effect. Its reply comes as an input; after the run nobody takes it, and the channel has room.
 func (d *driver) do(effect Effect) {
@@ -129,13 +191,13 @@ func (d *driver) do(effect Effect) {
 		})
 	case ReadOutlets:
 		d.r.requests.Go(func() {
-			answer, fault := d.r.readOutlets(d.ctx)
-			d.replies <- reply{PDUReplied{now(), sent, answer}, fault}
+			answer, load, fault := d.r.readOutlets(d.ctx)
+			d.replies <- reply{PDUReplied{now(), sent, answer, load}, fault}
 		})
 	case OutletsDown:
 		d.r.requests.Go(func() {
 			answer, fault := d.r.outletsDown(d.ctx)
-			d.replies <- reply{PDUReplied{now(), sent, answer}, fault}
+			d.replies <- reply{PDUReplied{now(), sent, answer, LoadUnknown}, fault}
 		})
 	case Wake:
 		d.wake.Reset(time.Duration(max(effect.At-now(), 0)))
@@ -163,8 +225,25 @@ func (d *driver) digest() (sum [32]byte) {
 func (d *driver) fault(end Finish) *Fault {
 	node := d.r.cfg.Target.Node.String()
 	switch end.Why {
-	case SeenOff, WasCancelled, NoReason:
+	case SeenOff, WasCancelled, NoReason, NotMyTurn:
 		return nil
+	case RunsThough:
+		return &Fault{
+			CodeContradiction, "The BMC of node " + node + " says off and its outlets say that it runs",
+			fmt.Sprintf("%.0f W flow, a node that is off draws %.0f W", d.r.powerNow(), d.r.learned().StandbyWatts),
+			"Look at the node; compare the addresses and the power cords with the setup",
+		}
+	case StillDraws:
+		return &Fault{
+			CodeStaysOn, "The outlets of node " + node + " read off and power flows",
+			fmt.Sprintf("%.0f W flow; with its outlets off it were %.0f W", d.r.powerNow(), d.r.learned().OffWatts),
+			"Look for a stuck relay or a crossed power cord",
+		}
+	case RelaysOff:
+		return &Fault{
+			CodeRelayOnly, "The relays of node " + node + " say off, and that is no evidence",
+			"Nothing tells this PDU from another device at its address", "Use a PDU that can be identified, or fence by BMC only",
+		}
 	case Contradiction:
 		return &Fault{
 			CodeCrossed, "The outlets of node " + node + " read off and its BMC still answers",
@@ -183,6 +262,18 @@ func (d *driver) fault(end Finish) *Fault {
 	default:
 		return nil
 	}
+}
+
+func (r *Runner) powerNow() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.watts
+}
+
+func (r *Runner) learned() LearnedLoad {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.load
 }
 
 func firstFault(faults ...*Fault) *Fault {
@@ -221,6 +312,14 @@ func (r Reason) String() string {
 		return "cancelled; what was sent may still hit"
 	case NoMeans:
 		return "no path may be used"
+	case StillDraws:
+		return "the outlets read off and power flows"
+	case RunsThough:
+		return "the BMC says off and the node draws as a running one"
+	case RelaysOff:
+		return "the relays say off, and nothing shows that they are this site's"
+	case NotMyTurn:
+		return "it is on, and it is not this node's turn to switch"
 	case NoReason:
 		return ""
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,10 +30,17 @@ type Runner struct {
 	yielding    map[int]context.CancelFunc // what a Run ends
 	nextYield   int
 	running     int // Runs that wait or are under way
+	generation  int // orders that began
 	bmcPath     Path
 	outletsPath Path
+	firmware    string // of the target's BMC, likewise
 	guid        string // system GUID of the target: recorded, or learned by a live test; empty: neither
 	switchedOff bool   // this runner switched outlets off
+	load        LearnedLoad
+	watts       float64 // of the newest reading with every outlet metered
+	metered     bool
+	failures    int      // runs in a row that confirmed nothing (P7)
+	again       Boottime // before this a run only looks
 }
 
 // New checks cfg and makes a Runner. It reaches no device. Its error is a *Fault.
@@ -45,7 +53,7 @@ func New(cfg Config) (*Runner, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.OwnGUID = strings.ToLower(cfg.OwnGUID)
-	r := &Runner{cfg: cfg, pace: hardwarePace(), order: make(chan struct{}, 1), yielding: make(map[int]context.CancelFunc)}
+	r := &Runner{cfg: cfg, load: t.Load, pace: hardwarePace(), order: make(chan struct{}, 1), yielding: make(map[int]context.CancelFunc)}
 	if t.BMC != nil {
 		client, err := bmc.New(bmc.Config{Address: t.BMC.Address, User: t.BMC.User, Password: string(t.BMC.Password)})
 		if err != nil {
@@ -53,15 +61,22 @@ func New(cfg Config) (*Runner, error) {
 		}
 		r.bmc = client
 		r.bmcPath = Path{Kind: PathBMC, Address: t.BMC.Address}
-		r.guid = strings.ToLower(t.BMC.GUID)
+		r.guid, r.firmware = strings.ToLower(t.BMC.GUID), t.BMC.Firmware
 	}
 	if t.PDU != nil {
-		client, err := pdu.New(pdu.Config{Address: t.PDU.Address, Product: t.PDU.Product, UnitID: t.PDU.UnitID})
+		client, err := pdu.New(pdu.Config{
+			Address: t.PDU.Address, Product: t.PDU.Product, UnitID: t.PDU.UnitID, Numbers: t.PDU.Numbers,
+			Outlets: slices.Max(append([]int{0}, t.Outlets...)), Metered: t.Outlets, Identity: t.PDU.Identity,
+		})
 		if err != nil {
 			return nil, &Fault{CodeBadConfig, "The PDU is set up wrongly", err.Error(), "Correct the site's setup"}
 		}
 		r.pdu = client
-		r.outletsPath = Path{Kind: PathOutlets, Address: t.PDU.Address, Outlets: t.Outlets, Proven: t.OutletsProven}
+		product := client.Product()
+		r.outletsPath = Path{
+			Kind: PathOutlets, Address: t.PDU.Address, Outlets: t.Outlets, Proven: t.OutletsProven,
+			Numbers: product.States(), Supported: product.Supported,
+		}
 	}
 	return r, nil
 }
@@ -98,6 +113,9 @@ func (r *Runner) giveWay(ctx context.Context) (context.Context, context.CancelFu
 func (r *Runner) enter(ctx context.Context) bool {
 	select {
 	case r.order <- struct{}{}:
+		r.mu.Lock()
+		r.generation++
+		r.mu.Unlock()
 		return true
 	case <-ctx.Done():
 		return false
@@ -105,6 +123,16 @@ func (r *Runner) enter(ctx context.Context) bool {
 }
 
 func (r *Runner) leave() { <-r.order }
+
+// occupied says whether a Run, PowerOn or LiveTest is under way.
+func (r *Runner) occupied() bool { return len(r.order) > 0 }
+
+// generationNow counts them.
+func (r *Runner) generationNow() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.generation
+}
 
 // now is CLOCK_BOOTTIME: it goes on while the machine is suspended, and nobody can set it.
 func now() Boottime {
@@ -118,24 +146,39 @@ func now() Boottime {
 // askBMC reads identity and power state in one session and notes what it means for the path.
 func (r *Runner) askBMC(ctx context.Context) (BMCAnswer, bmc.GUID, *Fault) {
 	guid, state, err := r.bmc.Identify(ctx)
-	answer, fault := BMCSilent, (*Fault)(nil)
-	switch {
-	case err != nil:
-		fault = r.bmcFault(err)
-		if e, ok := bmc.AsError(err); ok && (e.Class == bmc.LoginRefused || e.Class == bmc.RoleRefused || e.Class == bmc.SuiteRefused) {
-			answer = BMCNoLogin
-		}
-	case !r.isPeer(guid):
-		answer, fault = BMCStranger, r.wrongBMC(guid)
-	case state == bmc.Off:
-		answer = BMCSaysOff
-	case state == bmc.On:
-		answer = BMCSaysOn
+	var answer BMCAnswer
+	var fault *Fault
+	if err != nil {
+		answer, fault = r.bmcAnswer(err), r.bmcFault(err)
+	} else {
+		answer, fault = r.weigh(guid, state)
 	}
 	if ctx.Err() == nil { // a request that was cut off says nothing about the path
 		r.noteBMC(answer, fault)
 	}
 	return answer, guid, fault
+}
+
+// bmcAnswer is what a failed call means for a run.
+func (r *Runner) bmcAnswer(err error) BMCAnswer {
+	if e, ok := bmc.AsError(err); ok && (e.Class == bmc.LoginRefused || e.Class == bmc.RoleRefused || e.Class == bmc.SuiteRefused) {
+		return BMCNoLogin
+	}
+	return BMCSilent
+}
+
+// weigh is what an authenticated answer means.
+func (r *Runner) weigh(guid bmc.GUID, state bmc.PowerState) (BMCAnswer, *Fault) {
+	switch {
+	case !r.isPeer(guid):
+		return BMCStranger, r.wrongBMC(guid)
+	case state == bmc.Off:
+		return BMCSaysOff, nil
+	case state == bmc.On:
+		return BMCSaysOn, nil
+	default:
+		return BMCSilent, nil
+	}
 }
 
 // isPeer says whether a GUID may be the target's: the recorded one, and never this node's own.
@@ -151,40 +194,56 @@ func (r *Runner) recordedGUID() string {
 }
 
 // readOutlets reads the PDU and weighs the outlets of the node.
-func (r *Runner) readOutlets(ctx context.Context) (PDUAnswer, *Fault) {
+func (r *Runner) readOutlets(ctx context.Context) (PDUAnswer, Load, *Fault) {
 	outlets, err := r.pdu.Read(ctx)
 	if err != nil {
 		fault := r.pduFault(err)
 		if ctx.Err() == nil {
 			r.noteOutlets(PathUnknown, fault)
 		}
-		return PDUSilent, fault
+		return PDUSilent, LoadUnknown, fault
 	}
-	on, off := 0, 0
+	on, off, watts, metered := 0, 0, 0.0, true
 	for _, number := range r.cfg.Target.Outlets {
-		switch {
-		case number > len(outlets):
+		if number > len(outlets) {
 			fault := &Fault{CodePDUOutlet, "The PDU at " + r.cfg.Target.PDU.Address + " does not have that outlet", fmt.Sprintf("It has %d outlets, not %d", len(outlets), number), "Correct the outlets of the node"}
 			r.noteOutlets(PathUnknown, fault)
-			return PDUSilent, fault
-		case outlets[number-1].On:
+			return PDUSilent, LoadUnknown, fault
+		}
+		o := outlets[number-1]
+		watts, metered = watts+o.Watts, metered && o.Metered
+		switch {
+		case o.On:
 			on++
-		case outlets[number-1].Settled:
+		case o.Settled:
 			off++
 		default: // reads off while an earlier "on" may still come: neither
 		}
 	}
+	load := r.noteWatts(watts, metered && len(r.cfg.Target.Outlets) > 0)
 	switch {
 	case off == len(r.cfg.Target.Outlets) && off > 0:
 		r.noteOutlets(PathOff, nil)
-		return OutletsOut, nil
+		return OutletsOut, load, nil
 	case on == len(r.cfg.Target.Outlets):
 		r.noteOutlets(PathOn, nil)
-		return OutletsOn, nil
+		return OutletsOn, load, nil
 	default:
 		r.noteOutlets(PathMixed, nil)
-		return OutletsMix, nil
+		return OutletsMix, load, nil
 	}
+}
+
+// noteWatts keeps the newest power and says what it means.
+func (r *Runner) noteWatts(watts float64, metered bool) Load {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watts, r.metered = watts, metered
+	r.outletsPath.Watts, r.outletsPath.Metered = watts, metered
+	if !metered {
+		return LoadUnknown
+	}
+	return r.load.judge(watts)
 }
 
 func (r *Runner) outletsDown(ctx context.Context) (PDUAnswer, *Fault) {
@@ -193,7 +252,7 @@ func (r *Runner) outletsDown(ctx context.Context) (PDUAnswer, *Fault) {
 	r.mu.Unlock()
 	if err := r.pdu.Switch(ctx, r.cfg.Target.Outlets, false); err != nil {
 		fault := r.pduFault(err)
-		if e, ok := pdu.AsError(err); ok && (e.Class == pdu.WrongIdentity || e.Class == pdu.NoSuchOutlet || e.Class == pdu.Rejected) {
+		if e, ok := pdu.AsError(err); ok && (e.Class == pdu.WrongIdentity || e.Class == pdu.NoSuchOutlet || e.Class == pdu.Rejected || e.Class == pdu.NoMap) {
 			return PDURefused, fault
 		}
 		return PDUSilent, fault

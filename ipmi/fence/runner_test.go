@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type machine struct {
 	pulled bool         // both cords are out
 	ac     map[int]bool // by outlet
 	feeds  []int        // the outlets that really feed it
+	extra  float64      // something else draws this much from each of its outlets
 
 	bmc        *sim.BMC
 	pdu        *sim.PDU
@@ -55,7 +57,7 @@ func newMachine(t *testing.T, feeds ...int) *machine {
 	if m.bmc, err = sim.NewBMC(sim.BMCConfig{User: user, Password: password, GUID: peerGUID, Chassis: m}); err != nil {
 		t.Fatal(err)
 	}
-	if m.pdu, err = sim.NewPDU(sim.PDUConfig{Product: "netio", Outlets: 8, SetOutlet: m.setOutlet}); err != nil {
+	if m.pdu, err = sim.NewPDU(sim.PDUConfig{Product: "netio", Outlets: 8, SetOutlet: m.setOutlet, Watts: m.watts}); err != nil {
 		t.Fatal(err)
 	}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -112,6 +114,20 @@ func (m *machine) setOutlet(outlet int, on bool) {
 	m.bmc.SetAlive(alive)
 }
 
+// watts is what one outlet gives: two supplies share the load; a node that is off draws 6 W at each.
+func (m *machine) watts(outlet int) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case !slices.Contains(m.feeds, outlet) || m.pulled:
+		return m.extra
+	case m.runs:
+		return 90 + m.extra
+	default:
+		return 6 + m.extra
+	}
+}
+
 // cut pulls both cords: the node and its BMC are gone, the outlets stay on.
 func (m *machine) cut() {
 	m.mu.Lock()
@@ -147,6 +163,7 @@ func (m *machine) runner(t *testing.T, change ...func(*Config)) *Runner {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.pace.meter = 50 * time.Millisecond
 	r.pace.autoOn, r.pace.silent, r.pace.silentProbe = 200*time.Millisecond, 2*time.Second, 300*time.Millisecond
 	t.Cleanup(func() { r.Close() })
 	return r
@@ -242,11 +259,12 @@ func TestLiveTestAndPowerOn(t *testing.T) {
 		t.Fatalf("%v after %q", err, steps)
 	}
 	t.Logf("%+v", result)
-	if !result.BMCProven || !result.OutletsProven || result.GUID != peerGUID.String() || len(steps) != 10 || !m.Powered() {
+	if !result.BMCProven || !result.OutletsProven || result.GUID != peerGUID.String() || len(steps) != 12 || !m.Powered() ||
+		result.Load != (LearnedLoad{true, 0, 12}) || result.PDU != "8 outlets" || result.Firmware == "" {
 		t.Errorf("%+v; steps %q; powered %v", result, steps, m.Powered())
 	}
 	m.cut()
-	expect(t, r.Run(t.Context(), Request{}), OutletsOff, Confirmed, "") // proven by the test
+	expect(t, r.Run(t.Context(), Request{}), LoadGone, Confirmed, "") // proven and learned by the test
 	m.plug()
 	if err := r.PowerOn(t.Context()); err != nil {
 		t.Fatal(err)
@@ -269,4 +287,106 @@ func TestLiveTestFindsCrossedOutlets(t *testing.T) {
 	if !m.pdu.Outlet(3) || !m.pdu.Outlet(4) || !m.Powered() {
 		t.Error("the power was not given back")
 	}
+}
+
+var learned = LearnedLoad{Known: true, OffWatts: 0, StandbyWatts: 12}
+
+// A welded relay reads off and feeds on: metered, it is found out (LoadGone refused); the node may still run.
+func TestWeldedRelay(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.bmc.SetMute(true)
+	m.pdu.SetFaults(sim.PDUFaults{Lying: []int{4}})
+	r := m.runner(t, func(c *Config) { c.Target.Load = learned })
+	e := r.Run(t.Context(), Request{})
+	expect(t, e, LoadGone, Refused, CodeStaysOn)
+	if e.Seen.Load != Refused || e.Policy(false).StartResources {
+		t.Errorf("%+v", e.Seen)
+	}
+}
+
+// A BMC that lies "off" is caught by what the node draws.
+func TestLyingBMC(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.bmc.SetFaults(sim.BMCFaults{Lie: sim.SaysOff})
+	r := m.runner(t, func(c *Config) { c.Target.Load = learned })
+	e := r.Run(t.Context(), Request{Means: ByBMC, Until: now() + 6*Second})
+	expect(t, e, NoKind, Unknown, CodeContradiction)
+	if !e.Seen.Contradiction || e.Policy(false).WitnessLess {
+		t.Errorf("%+v", e.Seen)
+	}
+	// With the right to switch the outlets it ends well: they take the power, and the meters say so.
+	expect(t, r.Run(t.Context(), Request{}), BMCOff, Confirmed, "")
+	if m.Powered() {
+		t.Error("it runs")
+	}
+}
+
+// In turns: beside its turn a node looks, in its turn it switches, and only by what the turn allows.
+func TestInTurn(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	r := m.runner(t)
+	e := r.InTurn(t.Context(), Request{Run: 1}, now()-Second, false)
+	if e.Verdict == Confirmed || !m.Powered() || m.pdu.Writes() != 0 {
+		t.Errorf("beside its turn: %+v", e)
+	}
+	expect(t, r.InTurn(t.Context(), Request{Run: 2}, now()-5*Second, false), BMCOff, Confirmed, "") // waits for its turn at 8 s
+	if err := m.PowerOn(); err != nil {
+		t.Fatal(err)
+	}
+	m.bmc.SetMute(true)
+	e = r.InTurn(t.Context(), Request{Run: 3}, now(), true)
+	if e.Verdict != Unknown || m.pdu.Writes() != 0 {
+		t.Errorf("by BMC alone: %+v, %d writes", e, m.pdu.Writes())
+	}
+	expect(t, r.InTurn(t.Context(), Request{Run: 4}, now()-17*Second, true), OutletsOff, Confirmed, "")
+}
+
+// After a run that confirmed nothing the next ones only look (P7); what the look finds counts.
+func TestPauseBetweenRuns(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.bmc.SetFaults(sim.BMCFaults{OffIgnored: true})
+	r := m.runner(t, noPDU)
+	expect(t, r.Run(t.Context(), Request{}), BMCOff, Refused, CodeStaysOn)
+	m.bmc.SetFaults(sim.BMCFaults{})
+	e := r.Run(t.Context(), Request{})
+	if e.Verdict == Confirmed || !m.Powered() {
+		t.Errorf("switched within the pause: %+v", e)
+	}
+	if err := m.PowerOff(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, r.Run(t.Context(), Request{}), BMCOff, Confirmed, "")
+}
+
+// Outlets that a run left off are given back when the node is there again, and others are left as people set them.
+func TestGiveBack(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	r := m.runner(t)
+	m.pdu.Press(3, false)
+	if err := r.GiveBack(t.Context()); err != nil || m.pdu.Outlet(3) {
+		t.Errorf("an outlet that a person switched off: on %v, %v", m.pdu.Outlet(3), err)
+	}
+	m.bmc.SetMute(true)
+	m.pdu.SetFaults(sim.PDUFaults{Stuck: []int{4}})
+	if e := r.Run(t.Context(), Request{}); e.Verdict == Confirmed || m.pdu.Outlet(3) {
+		t.Errorf("%+v", e)
+	}
+	m.pdu.SetFaults(sim.PDUFaults{})
+	if err := r.GiveBack(t.Context()); err != nil || !m.pdu.Outlet(3) || !m.pdu.Outlet(4) {
+		t.Errorf("not given back: %v", err)
+	}
+}
+
+func listenTCP(t *testing.T) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
 }

@@ -38,6 +38,11 @@ type Path struct {
 	State   PathState
 	Proven  bool // bmc: signed in, and it has the recorded GUID; outlets: a live test showed that they feed this node
 	Fault   *Fault
+
+	Numbers   string // outlets: how the numbers of the product are known, "switch V, read V, meter V"
+	Supported bool   // outlets: every number was tried on a device
+	Metered   bool
+	Watts     float64 // of all its outlets, if Metered
 }
 
 // Status is what `duet fence status` shows about one node.
@@ -109,6 +114,14 @@ func (r *Runner) noteOutlets(state PathState, fault *Fault) {
 	r.outletsPath.Checked, r.outletsPath.State, r.outletsPath.Fault = time.Now(), state, fault
 }
 
+// Learn takes what a live test showed, here or on the other node. The runner goes on: what it knows of commands that may
+// still be carried out is not forgotten.
+func (r *Runner) Learn(outletsProven bool, load LearnedLoad, firmware string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outletsPath.Proven, r.load, r.firmware = outletsProven, load, firmware
+}
+
 func (r *Runner) outletsProven() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,10 +129,13 @@ func (r *Runner) outletsProven() bool {
 }
 
 // prove notes what a live test showed.
-func (r *Runner) prove(guid bmc.GUID, outlets bool) {
+func (r *Runner) prove(guid bmc.GUID, outlets bool, load LearnedLoad) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outletsPath.Proven = r.outletsPath.Proven || outlets
+	if load.Known {
+		r.load = load
+	}
 	if r.guid == "" && namesSystem(guid) {
 		r.guid = guid.String()
 	}

@@ -53,6 +53,8 @@ type BMCFaults struct {
 	OffLate    time.Duration // "off" is accepted and happens this much later
 	Lie        Lie           // what the power state is said to be
 	WrongGUID  bool          // another chassis answers at this address
+	RoleUser   bool          // the user may look and may not switch
+	Firmware   uint8         // not 0: another minor version of its firmware
 }
 
 // Lie is a power state that is reported whatever the chassis does.
@@ -120,7 +122,8 @@ func (b *BMC) change(turn func(*BMCFaults)) {
 	defer b.mu.Unlock()
 	before := b.faults
 	turn(&b.faults)
-	if b.faults.Password != before.Password || b.faults.WrongGUID != before.WrongGUID {
+	if b.faults.Password != before.Password || b.faults.WrongGUID != before.WrongGUID || b.faults.RoleUser != before.RoleUser ||
+		b.faults.Firmware != before.Firmware {
 		b.restart()
 	}
 }
@@ -201,7 +204,7 @@ func (b *BMC) state() *gobmc.BMC {
 	if b.faults.Password != "" {
 		password = b.faults.Password
 	}
-	state := gobmc.New(gobmc.DeviceInfo{DeviceID: 0x20, DeviceRevision: 1, FirmwareMajor: 1, IPMIVersion: 0x20}, guid, hardware{b})
+	state := gobmc.New(gobmc.DeviceInfo{DeviceID: 0x20, DeviceRevision: 1, FirmwareMajor: 1, FirmwareMinor: b.faults.Firmware, IPMIVersion: 0x20}, guid, hardware{b})
 	suites := make([]types.CipherSuiteID, len(b.cfg.Suites))
 	for i, id := range b.cfg.Suites {
 		suites[i] = types.CipherSuiteID(id)
@@ -216,6 +219,9 @@ func (b *BMC) state() *gobmc.BMC {
 	role := gobmc.PrivilegeLevelOperator
 	if b.cfg.Admin {
 		role = gobmc.PrivilegeLevelAdministrator
+	}
+	if b.faults.RoleUser {
+		role = gobmc.PrivilegeLevelUser
 	}
 	user.ChannelAccess[lanChannel] = gobmc.UserChannelAccess{MaxPrivilege: role, Enabled: true}
 	return state
