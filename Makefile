@@ -13,7 +13,7 @@ N          ?= 100
 SEED       ?= 0
 NAME       ?= demo
 
-.PHONY: help deps binaries run demo soak test check race fuzz explore lint clean
+.PHONY: help deps binaries run demo soak liveness chaos test check race fuzz explore lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,16 @@ demo: deps binaries ## unattended: cut power, links and witness; ends in one lin
 
 soak: deps binaries ## N random power-cut cycles: make soak N=100 SEED=7
 	@bin/scenario soak -n $(N) -seed $(SEED)
+
+# RUN picks cases by a regular expression on ROW/CASE; a whole run also writes the failure matrix.
+RUN        ?=
+MATRIX     := docs/operations/failure-matrix.md
+
+liveness: deps binaries ## the liveness table of the protocol, measured; one line of JSON: make liveness RUN=node-dies
+	@bin/scenario liveness -run '$(RUN)' $(if $(RUN),,-matrix $(MATRIX))
+
+chaos: deps binaries ## N random fault episodes: make chaos N=1000 SEED=7; one line of JSON
+	@bin/scenario chaos -n $(N) -seed $(SEED)
 
 # The lab's own tests and the scenarios bring up whole sites: one at a time, and nothing else beside them.
 SITES      := ./build/lab/... ./build/scenario/...
