@@ -90,4 +90,6 @@ const (
 	WatchdogMissing Code = "SYS-9008"
 	DeadlinePassed  Code = "SYS-9009"
 	StillRunning    Code = "SYS-9010"
+
+	RecordingStopped Code = "SYS-9020" // appliance/support/flight
 )

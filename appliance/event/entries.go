@@ -219,4 +219,10 @@ var sysEntries = []Entry{
 		Why:  "Following it was given up; it goes on by itself",
 		Next: "See how far it has come", Command: "duet setup show",
 	},
+	{
+		Code: RecordingStopped, Severity: Warning, Title: "The flight recorder has stopped",
+		What: "The flight recorder of node {node} cannot write its ring",
+		Why:  "Everything else goes on; what is decided until it records again cannot be replayed",
+		Next: "Look at the space and the health of the system disk of node {node}", Command: "duet status",
+	},
 }
