@@ -22,6 +22,7 @@ import (
 	"duet/appliance/pair/peerlink"
 	"duet/appliance/pair/recordfile"
 	"duet/appliance/site"
+	"duet/appliance/support/flight"
 	"duet/appliance/vms"
 	"duet/replication/control"
 	"duet/witness/client"
@@ -56,6 +57,7 @@ type Node struct {
 	watch   *watch
 	faults  *faults
 	setup   *setup
+	flight  *flight.Recorder
 
 	mu      sync.Mutex // guards what the driver's hooks change and others read
 	doc     *site.Document
@@ -112,8 +114,10 @@ func New(cfg Config) (*Node, error) {
 	n.guests = &guests{node: n, starting: map[membership.ResourceID]bool{}}
 	n.watch = &watch{node: n}
 	n.setup = &setup{node: n}
+	n.startFlight()
 	n.driver, err = pair.New(n.driverConfig())
 	if err != nil {
+		n.flight.Close()
 		return nil, errors.Join(err, n.records.Close())
 	}
 	return n, nil
@@ -132,7 +136,7 @@ func (n *Node) driverConfig() pair.Config {
 		},
 		BootID: n.bootID, RunDir: n.boot.RunDir, Records: n.records,
 		MirrorSocket: filepath.Join(n.boot.RunDir, mirrorSocket), Watchdog: n.boot.Watchdog,
-		Workloads: n.guests, Log: n.log.With("subsystem", "pair"),
+		Workloads: n.guests, Recorder: n.flight, Log: n.log.With("subsystem", "pair"),
 		Hooks: pair.Hooks{
 			Adopt: n.adopt, Belongs: n.belongs, Began: n.sessionBegan, Told: n.told, Reported: n.reported,
 			Refused: n.refused, MirrorFault: n.mirrorFault, Reset: n.reset,
@@ -209,6 +213,7 @@ func (n *Node) close() error {
 	if n.fencer != nil {
 		errs = append(errs, n.fencer.close())
 	}
+	n.flight.Close()
 	return errors.Join(append(errs, n.records.Close())...)
 }
 

@@ -113,5 +113,6 @@ type Config struct {
 	Watchdog     string // device; empty: none
 	Workloads    Workloads
 	Hooks        Hooks
+	Recorder     Recorder // nil: nobody listens
 	Log          *slog.Logger
 }

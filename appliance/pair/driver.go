@@ -100,6 +100,9 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.lock.Close())
 	}
+	if cfg.Recorder == nil {
+		d.cfg.Recorder = nobody{}
+	}
 	d.mirror = newMirrord(cfg.MirrorSocket, cfg.BootID, cfg.Log)
 	d.mirror.seq = uint64(boottime.Now()) //nolint:gosec // positive
 	d.state = membership.State{Cfg: cfg.Timing, Rec: rec}
@@ -279,9 +282,7 @@ func (d *Driver) postEvent(e membership.Event) { d.post(input{event: e}) }
 func (d *Driver) step(e membership.Event) error {
 	in := membership.Input{Now: d.now(), Fresh: fresh(), Event: e}
 	before := d.state
-	after, effects := membership.Step(before, in)
-	d.number++
-	d.trace(in, effects)
+	after, effects := d.decide(before, in)
 	if err := errors.Join(membership.CheckStep(before, after, in, effects), membership.CheckState(after)); err != nil {
 		return fmt.Errorf("input %d: %w", d.number, err)
 	}
@@ -306,6 +307,22 @@ func (d *Driver) step(e membership.Event) error {
 	}
 	d.afterStep(before, after)
 	return nil
+}
+
+// decide steps and tells the flight recorder, which also learns of an input that the core could not take.
+func (d *Driver) decide(before membership.State, in membership.Input) (after membership.State, effects []membership.Effect) {
+	taken := false
+	defer func() {
+		if !taken { // Step panicked: this process ends, and its input is what explains it
+			d.cfg.Recorder.Died(before, in)
+		}
+	}()
+	after, effects = membership.Step(before, in)
+	taken = true
+	d.number++
+	d.trace(in, effects)
+	d.cfg.Recorder.Decided(before, in, after, effects)
+	return after, effects
 }
 
 func (d *Driver) saveSnapshot() error {

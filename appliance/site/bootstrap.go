@@ -22,6 +22,9 @@ type Bootstrap struct {
 	LibvirtSocket string `json:"libvirt_socket"`  // "/run/libvirt/libvirt-sock"
 	Reset         string `json:"reset,omitempty"` // "reboot": a node that cannot stop what it must stop reboots itself by reboot(2); empty: only the watchdog is left
 	Accel         string `json:"accel,omitempty"` // how QEMU runs guests: "kvm" or "tcg"; empty: "tcg", which runs everywhere
+
+	// FlightBytes is the size of the flight recorder's ring; absent: 128 MiB.
+	FlightBytes int64 `json:"flight_bytes,omitempty"`
 }
 
 // ResetReboot is the Reset of every real node and of the lab's; a test that shares its machine leaves it empty.
