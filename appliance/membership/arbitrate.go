@@ -7,6 +7,9 @@ func (t *turn) r4Arbitrate() {
 	if !s.waits() || !s.alone() || s.Fresh() || s.Ask.Nonce != 0 {
 		return
 	}
+	if s.mayFenceAlone() { // R21b goes its own way
+		return
+	}
 	if !s.mayAsk() {
 		t.report(ReportWaitsForPeer)
 		return
@@ -20,7 +23,7 @@ func (t *turn) r4Arbitrate() {
 		expected = RegisterContent{s.Rec.Prep.Ep, Both}
 	}
 	next := RegisterContent{max(s.epochs(), expected.Ep) + 1, Only(s.self())}
-	s.Ask = Ask{t.in.Fresh, s.Rec.Arb.RID, expected, next}
+	s.Ask = Ask{s.Rec.Arb.RID, t.in.Fresh, expected, next}
 	t.askAgain()
 	t.report(ReportAsking)
 }
@@ -29,22 +32,30 @@ func (t *turn) r4Arbitrate() {
 // it is in a wait mode only because a fault holds it.
 func (s *State) mayAsk() bool {
 	r := &s.Rec
-	return r.Consistent && r.Arb.Kind == ArbWitness && (r.Members == Both || r.Prep.Ep != 0)
+	asks := r.Arb.Kind == ArbWitness || mutant("N5") && !r.Arb.RID.IsZero()
+	return r.Consistent && asks && (r.Members == Both || r.Prep.Ep != 0)
 }
 
 // askAgain sends the pending attempt: same request, same nonce.
 func (t *turn) askAgain() {
-	a := t.s.Ask
-	t.do(AskWitness{RID: a.RID, Nonce: a.Nonce, Expected: a.Expected, New: a.New})
+	t.do(AskWitness(t.s.Ask))
 	t.arm(TimerRepeat, t.in.Now+t.s.Cfg.AskAgain)
 }
 
 // witnessReply sorts the answers. Only the answer to a live nonce, from the register of the present Arb, decides (M17).
 func (t *turn) witnessReply(w WitnessReply) {
-	if w.RID != t.s.Rec.Arb.RID || t.s.Rec.Arb.Kind != ArbWitness {
+	if w.Op == OpCreate {
+		if t.s.Create.Nonce != 0 && w.Nonce == t.s.Create.Nonce {
+			t.r19Created(w)
+		}
+		return
+	}
+	if w.RID != t.s.Rec.Arb.RID || t.s.Rec.Arb.Kind != ArbWitness && !mutant("N5") {
 		return
 	}
 	switch {
+	case w.Op == OpCAS && t.s.Claim.Nonce != 0 && w.Nonce == t.s.Claim.Nonce:
+		t.r26Claimed(w)
 	case w.Op == OpPush && t.s.Push.Nonce != 0 && w.Nonce == t.s.Push.Nonce:
 		t.r16Pushed(w.Result)
 	case w.Op == OpCAS && t.s.Ask.Nonce != 0 && (w.Nonce == t.s.Ask.Nonce || mutant("M17")) && t.s.waits():
@@ -73,7 +84,7 @@ func (t *turn) casAnswered(w WitnessReply) {
 func (t *turn) r5Won() {
 	ep := t.s.Ask.New.Ep
 	t.s.Ask = Ask{}
-	t.becomeSolo(ep, 0)
+	t.becomeSolo(ep, 0, t.s.soloRecord())
 }
 
 // r6Excluded: R6. Only a register above everything we recorded says that we are out: a prepared node once
@@ -87,6 +98,7 @@ func (t *turn) r6Excluded(reg RegisterContent) bool {
 	t.revoke()
 	r := t.s.Rec
 	r.Ep, r.Members, r.Prep = reg.Ep, Only(t.s.peer()), Prepared{}
+	t.s.PairedHere = false
 	t.persist(r)
 	t.to(Init)
 	t.report(ReportExcluded)
@@ -111,21 +123,63 @@ func (t *turn) r7Remember(reg RegisterContent) bool {
 	return true
 }
 
-// repeat sends again what has no answer yet; same content, same nonce.
+// repeat sends again what has no answer yet: same content, same nonce.
 func (t *turn) repeat() {
 	s := &t.s
+	n := len(t.out)
 	if s.Committing {
 		t.send(Commit{s.Rec.Ep})
 	}
+	t.repeatOrders()
+	talks := len(t.out) > n
 	if s.Push.Nonce != 0 {
 		t.do(PushWitness{s.Push.RID, s.Push.Nonce, s.Push.Ep})
+	}
+	if s.Create.Nonce != 0 {
+		t.do(CreateRegister{s.Create.Nonce, RegisterContent{s.Create.Ep, s.Create.Set}})
+	}
+	if s.Claim.Nonce != 0 {
+		t.do(AskWitness(s.Claim))
 	}
 	switch {
 	case s.Ask.Nonce != 0:
 		t.askAgain()
-	case s.Committing:
+	case talks:
 		t.arm(TimerRepeat, t.in.Now+s.Cfg.CommitAgain)
-	case s.Push.Nonce != 0:
+	case s.outstanding():
 		t.arm(TimerRepeat, t.in.Now+s.Cfg.AskAgain)
 	}
+}
+
+// repeatOrders: what R21a-R25 have told the peer and not heard back.
+func (t *turn) repeatOrders() {
+	s := &t.s
+	if !s.Committed() {
+		return
+	}
+	if c := s.Change; c.Number != 0 && !c.Dropped {
+		t.send(WDrop{c.Number, c.Target})
+	} else if c.Number != 0 {
+		t.send(WSet{c.Number, c.Target})
+	}
+	for r := range ResourceID(MaxResources) {
+		if s.Gives.Has(r) {
+			t.send(Give{r, s.Rec.Owners[r].Version})
+		}
+	}
+	for doc := range docCount {
+		if ref := s.Writing[doc]; ref.Version != 0 {
+			t.send(DocPrepare{doc, ref})
+		}
+		if ref := s.Rec.Pending[doc]; ref.Version != 0 {
+			t.send(DocPrepared{doc, ref})
+		}
+	}
+	t.repeatLegs()
+}
+
+// outstanding says whether TimerRepeat has work.
+func (s *State) outstanding() bool {
+	return s.Committing || s.Push.Nonce != 0 || s.Ask.Nonce != 0 || s.Create.Nonce != 0 || s.Claim.Nonce != 0 ||
+		s.Committed() && (s.busy() || s.legsUnheard())
 }

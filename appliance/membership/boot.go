@@ -18,10 +18,16 @@ func (t *turn) r1Boot(rec Record) {
 		t.grant()
 		t.report(ReportSolo)
 		t.armSolo(t.in.Now + t.s.Cfg.BootWait)
+		if f := rec.Forced; t.s.forcedAlone() {
+			t.r26Claim(RegisterContent{max(f.Ep, f.Prep), Both})
+		}
 		return
 	}
 	if !t.s.Fresh() {
 		t.arm(TimerArbitrate, t.in.Now+t.s.Cfg.BootWait)
+	}
+	if t.s.waitsForPower() {
+		t.arm(TimerPowerOn, t.in.Now+t.s.Cfg.BootWait)
 	}
 }
 
@@ -33,6 +39,11 @@ func (t *turn) resume() {
 	t.do(CancelFence{})
 	t.report(ReportResumed)
 	t.resumeStop()
+	if t.s.Draining != 0 { // the answer may be lost: it is asked for again by whoever wants it
+		t.s.Draining = 0
+		t.do(Drain{})
+		t.report(ReportNotGiven)
+	}
 	if t.s.Mode == Paired {
 		t.grant()
 		t.armPaired()
@@ -74,13 +85,19 @@ func (t *turn) resumeAlone() {
 		t.grant()
 		t.armLease()
 		t.armArbitrate(now)
+		if t.s.mayFenceAlone() {
+			t.arm(TimerFence, now)
+		}
 	case Init:
 		if !t.s.Fresh() {
 			t.arm(TimerArbitrate, now+cfg.BootWait)
 		}
+		if t.s.waitsForPower() {
+			t.arm(TimerPowerOn, now+cfg.BootWait)
+		}
 	default: // nothing for the others
 	}
-	if t.s.Ask.Nonce != 0 {
+	if t.s.outstanding() {
 		t.arm(TimerRepeat, now)
 	}
 }
@@ -88,7 +105,7 @@ func (t *turn) resumeAlone() {
 // armPaired starts every timer of a paired node.
 func (t *turn) armPaired() {
 	t.armLease()
-	if t.s.Committing || t.s.Push.Nonce != 0 {
+	if t.s.outstanding() {
 		t.arm(TimerRepeat, t.in.Now)
 	}
 }

@@ -6,24 +6,27 @@ import (
 	"fmt"
 )
 
-// The record on disk and on the wire, version 1: fixed size, little-endian, no padding. The slots of the
+// The record on disk and on the wire, version 2 (1 was never released): fixed size, little-endian, no padding. The slots of the
 // record device add their own checksum; the transport has TLS. Order: what a person needs first when
 // reading a hex dump, then the tables.
 //
-//	version 1 | seq 8 | site 16 | ep 8 | members 1 | high 8 | consistent 1 | fenced 8 | arb 17 | docs | owners | legs | prep
-//	arb: kind 1, rid 16      doc: ep 8, version 8, hash 32      owner: node 1, version 4      legs: set 1, version 4
+//	version 1 | seq 8 | site 16 | ep 8 | members 1 | high 8 | consistent 1 | fenced 8 | arb 17 | docs | pending docs |
+//	forced | owners | legs | prep
+//	arb: kind 1, rid 16      doc: ep 8, version 8, hash 32      forced: counter 4, ep 8, members 1, prep 8, text 64
+//	owner: node 1, version 4      legs: set 1, pending 1, resource 1, version 4
 //	prep: ep 8, arb 17, docs, owners, legs, digest 32
 //
 // A reader refuses another version, another length and every value outside its range: a half-believed record is
 // worse than none. A field is added by a new version, read by both (section 12.6).
 const (
-	recordVersion = 1
+	recordVersion = 2
 	arbSize       = 17
 	docsSize      = int(docCount) * 48
-	tablesSize    = MaxResources*5 + MaxVolumes*5
+	tablesSize    = MaxResources*5 + MaxVolumes*7
+	forcedSize    = 4 + 8 + 1 + 8 + 64
 	prepSize      = 8 + arbSize + docsSize + tablesSize + 32
 	// RecordSize is the length of every encoded record.
-	RecordSize = 1 + 8 + 16 + 8 + 1 + 8 + 1 + 8 + arbSize + docsSize + tablesSize + prepSize
+	RecordSize = 1 + 8 + 16 + 8 + 1 + 8 + 1 + 8 + arbSize + 2*docsSize + forcedSize + tablesSize + prepSize
 )
 
 // ErrCorrupt says that bytes are not a record or message of this version.
@@ -42,6 +45,8 @@ func AppendRecord(dst []byte, r Record) []byte {
 	w.u64(uint64(r.Fenced))
 	w.arb(r.Arb)
 	w.docs(r.Docs)
+	w.docs(r.Pending)
+	w.forced(r.Forced)
 	w.tables(r.Owners, r.Legs)
 	w.prepared(r.Prep)
 	return w.b
@@ -78,10 +83,22 @@ func (w *writer) arb(a Arb) {
 
 func (w *writer) docs(d Docs) {
 	for _, x := range d {
-		w.u64(uint64(x.Ep))
-		w.u64(x.Version)
-		w.b = append(w.b, x.Hash[:]...)
+		w.doc(x)
 	}
+}
+
+func (w *writer) doc(x DocRef) {
+	w.u64(uint64(x.Ep))
+	w.u64(x.Version)
+	w.b = append(w.b, x.Hash[:]...)
+}
+
+func (w *writer) forced(f Force) {
+	w.u32(f.Counter)
+	w.u64(uint64(f.Ep))
+	w.u8(uint8(f.Members))
+	w.u64(uint64(f.Prep))
+	w.b = append(w.b, f.Text[:]...)
 }
 
 func (w *writer) tables(o Owners, l Legs) {
@@ -91,6 +108,8 @@ func (w *writer) tables(o Owners, l Legs) {
 	}
 	for _, x := range l {
 		w.u8(uint8(x.Set))
+		w.bool(x.Pending)
+		w.u8(uint8(x.Resource))
 		w.u32(x.Version)
 	}
 }
@@ -156,7 +175,7 @@ func (r *reader) record() Record {
 	}
 	rec := Record{
 		Seq: r.u64(), Site: r.id(), Ep: r.epoch(), Members: r.set(), High: r.epoch(),
-		Consistent: r.bool(), Fenced: r.epoch(), Arb: r.arb(), Docs: r.docs(),
+		Consistent: r.bool(), Fenced: r.epoch(), Arb: r.arb(), Docs: r.docs(), Pending: r.docs(), Forced: r.forced(),
 	}
 	rec.Owners, rec.Legs = r.tables()
 	rec.Prep = r.prepared()
@@ -167,9 +186,15 @@ func (r *reader) arb() Arb { return Arb{ArbKind(r.small(uint8(ArbFence))), r.id(
 
 func (r *reader) docs() (d Docs) {
 	for i := range d {
-		d[i] = DocRef{r.epoch(), r.u64(), r.hash()}
+		d[i] = r.doc()
 	}
 	return d
+}
+
+func (r *reader) doc() DocRef { return DocRef{r.epoch(), r.u64(), r.hash()} }
+
+func (r *reader) forced() Force {
+	return Force{r.u32(), r.epoch(), r.set(), r.epoch(), Text(r.take(len(Text{})))}
 }
 
 func (r *reader) tables() (o Owners, l Legs) {
@@ -177,7 +202,7 @@ func (r *reader) tables() (o Owners, l Legs) {
 		o[i] = Owner{Node(r.small(uint8(B))), r.u32()}
 	}
 	for i := range l {
-		l[i] = VolumeLegs{r.set(), r.u32()}
+		l[i] = VolumeLegs{r.set(), r.bool(), ResourceID(r.small(MaxResources - 1)), r.u32()}
 	}
 	return o, l
 }

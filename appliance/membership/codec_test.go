@@ -18,10 +18,12 @@ var update = flag.Bool("update", false, "rewrite golden files; read the diff")
 func full() Record {
 	r := Record{
 		Seq: 0x0102030405060708, Site: ID{1, 2, 3}, Ep: 11, Members: OnlyB, High: 13, Consistent: true, Fenced: 11,
-		Arb: Arb{ArbWitness, ID{9, 8}}, Docs: Docs{{Ep: 5, Version: 6, Hash: Digest{7}}},
+		Arb: Arb{ArbWitness, ID{9, 8}}, Docs: Docs{{Ep: 5, Version: 6, Hash: Digest{7}}, {Ep: 5, Version: 1}},
+		Pending: Docs{{Ep: 11, Version: 7, Hash: Digest{8}}},
+		Forced:  Force{Counter: 2, Ep: 3, Members: OnlyA, Prep: 4, Text: MakeText("admin: b has burnt")},
 	}
 	r.Owners[0], r.Owners[31] = Owner{B, 4}, Owner{A, 5}
-	r.Legs[0], r.Legs[31] = VolumeLegs{Both, 2}, VolumeLegs{OnlyA, 3}
+	r.Legs[0], r.Legs[31] = VolumeLegs{Set: Both, Version: 2}, VolumeLegs{OnlyA, true, 31, 3}
 	r.Prep = Prepared{Ep: 13, Owners: r.Owners, Legs: r.Legs, Arb: Arb{ArbFence, ID{}}, Docs: r.Docs, Digest: Digest{0xaa}}
 	return r
 }
@@ -33,8 +35,23 @@ func everyMessage() []Message {
 		Prepare{ID{1, 2, 3}, full().Prep},
 		PreparedMsg{13},
 		Commit{13},
-		BeatMsg{0xfeed, 11, 13},
-		BeatAck{0xfeed, 11, 13},
+		BeatMsg{0xfeed, 11, 13, full().Arb},
+		BeatAck{0xfeed, 11, 13, Arb{Kind: ArbFence}},
+		Yield{full()},
+		Give{31, 6},
+		Taken{31, 6},
+		WDrop{3, full().Arb},
+		WDropped{3},
+		WSet{3, Arb{Kind: ArbFence}},
+		DocPrepare{DocSite, full().Pending[0]},
+		DocPrepared{DocDatabase, full().Docs[1]},
+		DocCommit{DocSite, full().Docs[0]},
+		LegBad{31},
+		LegOut{31, B, 4},
+		LegOutOK{31, 4},
+		LegPrepare{31, 5, Digest{0xbb}},
+		LegPrepared{31, 5},
+		LegCommit{31, 5},
 	}
 }
 
@@ -60,11 +77,11 @@ func TestRecordRefuses(t *testing.T) {
 		"short":      func(b []byte) []byte { return b[:len(b)-1] },
 		"long":       func(b []byte) []byte { return append(b, 0) },
 		"empty":      func([]byte) []byte { return nil },
-		"version":    func(b []byte) []byte { b[0] = 2; return b },
+		"version":    func(b []byte) []byte { b[0] = 1; return b },
 		"members":    func(b []byte) []byte { b[33] = 4; return b },
 		"consistent": func(b []byte) []byte { b[42] = 2; return b },
 		"arbiter":    func(b []byte) []byte { b[51] = 3; return b },
-		"owner":      func(b []byte) []byte { b[51+arbSize+docsSize] = 2; return b },
+		"owner":      func(b []byte) []byte { b[51+arbSize+2*docsSize+forcedSize] = 2; return b },
 	} {
 		if _, err := ParseRecord(change(bytes.Clone(good))); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -144,10 +161,13 @@ func FuzzParseMessage(f *testing.F) {
 func TestStateSurvivesJSON(t *testing.T) {
 	s := State{
 		Cfg: Config{Self: B, Lease: 4}, Rec: full(), Mode: Solo, Session: 1 << 63, Lease: 1 << 62, PeerWait: 3,
-		Peer: PeerView{true, true, 1, 2, 3}, Ask: Ask{1<<64 - 1, ID{1}, RegisterContent{1, Both}, RegisterContent{2, OnlyB}},
+		Peer: PeerView{true, true, 1, 2, 3}, Ask: Ask{ID{1}, 1<<64 - 1, RegisterContent{1, Both}, RegisterContent{2, OnlyB}},
 		Remembered: RegisterContent{3, OnlyA}, Fence: 5, Copy: Copying, Plan: full().Prep, PlanSite: ID{1}, PlanSent: 7,
 		Proof: Proof{true, Digest{1}}, Offer: full().Prep, Committing: true, Push: Push{1, ID{2}, 3}, PairedHere: true,
-		Beats: [MaxBeats]SentBeat{{1, 2}}, PowerOns: [MaxPowerOns]Boottime{1, 2, 3},
+		Beats: [MaxBeats]SentBeat{{1, 2}}, PowerOns: [MaxPowerOns]Boottime{1, 2, 3}, Lost: 1,
+		Create: Create{1, 2, Both}, Change: Change{1, Arb{Kind: ArbFence}, true}, Changes: 1, Draining: 4, Gives: 2,
+		Writing: full().Docs, Claim: Ask{ID{1}, 1, RegisterContent{1, Both}, RegisterContent{2, OnlyB}},
+		LegWork: [MaxVolumes]LegAt{LegInSent}, BadLegs: 1, LegProof: LegProof{1, Digest{1}}, LegOffer: LegOffer{LegProof{1, Digest{1}}, 2},
 	}
 	v := reflect.ValueOf(s)
 	for i := range v.NumField() {

@@ -45,22 +45,36 @@ type (
 		Ep    Epoch
 	}
 
+	// CreateRegister sends CREATE(site, ep, set, nonce); its answer is a WitnessReply of OpCreate with a new rid.
+	CreateRegister struct {
+		Nonce   Nonce
+		Content RegisterContent
+	}
+
+	// Drain lets duet-mirrord hold new requests to the volumes of these resources, and of no others, and finish what is
+	// under way. The result is Drained, for each. The hold outlives grants of the same stage that name the same owner.
+	Drain struct{ Resources Resources }
+
 	// Start runs a resource that this node owns. The manager refuses it when Epoch is not the grant's.
 	Start struct {
 		Resource ResourceID
 		Epoch    Epoch
 	}
 
-	// Fence asks for evidence that the peer is off, making it so. The result is FenceResult with this attempt.
+	// Fence asks for evidence that the peer is off, making it so. The result is FenceResult with this attempt. Evidence
+	// was read after this request. Where fencing is the arbiter (R21b), Lost is when the peer was lost, and the power is
+	// switched in turns counted from it, which the pair owner begins; else Lost is 0 and there are no turns.
 	Fence struct {
 		Attempt Nonce
 		Epoch   Epoch
+		Lost    Boottime
+		First   bool
 	}
 
 	// CancelFence: nothing more is sent to BMC or PDU; what was sent may still hit.
 	CancelFence struct{}
 
-	// PowerOnPeer is R10b.
+	// PowerOnPeer is R10b and R21c: a peer that is off is switched on, unless it is latched off.
 	PowerOnPeer struct{}
 
 	// Copy asks duet-mirrord to bring the legs together in this session and to report CopyDone.
@@ -96,6 +110,10 @@ func (g GrantContent) SameStage(h GrantContent) bool {
 	return g.Mode == h.Mode && g.Session == h.Session && g.Epoch == h.Epoch && g.Prepared == h.Prepared
 }
 
+// SameLegs says whether g and h agree about the legs of v. duet-mirrord keeps the writes of v that it holds since the
+// barrier of R24 until a grant of another stage or with other legs comes.
+func (g GrantContent) SameLegs(h GrantContent, v VolumeSlot) bool { return g.Legs[v] == h.Legs[v] }
+
 // Mode is what a node is doing: section 4.
 type Mode uint8
 
@@ -112,18 +130,20 @@ const (
 // ReportCode names what people should learn. The catalogue of texts is appliance/event.
 type ReportCode uint8
 
-func (Persist) effect()      {}
-func (Stop) effect()         {}
-func (Grant) effect()        {}
-func (Revoke) effect()       {}
-func (Send) effect()         {}
-func (CloseSession) effect() {}
-func (AskWitness) effect()   {}
-func (PushWitness) effect()  {}
-func (Start) effect()        {}
-func (Fence) effect()        {}
-func (CancelFence) effect()  {}
-func (PowerOnPeer) effect()  {}
-func (Copy) effect()         {}
-func (Arm) effect()          {}
-func (Report) effect()       {}
+func (Persist) effect()        {}
+func (Stop) effect()           {}
+func (Grant) effect()          {}
+func (Revoke) effect()         {}
+func (Send) effect()           {}
+func (CloseSession) effect()   {}
+func (AskWitness) effect()     {}
+func (PushWitness) effect()    {}
+func (Drain) effect()          {}
+func (CreateRegister) effect() {}
+func (Start) effect()          {}
+func (Fence) effect()          {}
+func (CancelFence) effect()    {}
+func (PowerOnPeer) effect()    {}
+func (Copy) effect()           {}
+func (Arm) effect()            {}
+func (Report) effect()         {}

@@ -46,3 +46,23 @@ func (t *turn) r27Drop() {
 	t.to(Init)
 	t.report(ReportFoundingDropped)
 }
+
+// r28Join: R28. A fresh node whose key the survivor has pinned, new hardware or one that lost its record, takes the place of
+// the other node beside a peer that goes on alone. Beside any other peer it waits: that one may lack this node's writes.
+func (t *turn) r28Join(h Record) {
+	s := &t.s
+	if s.Mode != Init || h.Members != Only(s.peer()) || !h.Consistent {
+		t.report(ReportFreshWaits)
+		return
+	}
+	t.stopAll()
+	t.revoke()
+	r := h
+	r.Seq, r.High = s.Rec.Seq, max(s.Rec.High, h.Ep)
+	r.Consistent, r.Fenced, r.Prep, r.Pending = false, 0, Prepared{}, Docs{}
+	t.persist(r)
+	t.to(Joining)
+	t.grant()
+	t.send(Join{t.s.Rec.Ep, t.s.Rec.High})
+	t.report(ReportReplaced)
+}

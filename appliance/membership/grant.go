@@ -7,7 +7,7 @@ func (s *State) grantContent(now Boottime) GrantContent {
 	r := &s.Rec
 	g := GrantContent{
 		Mode: s.Mode, Epoch: r.Ep, Session: s.Session, Members: r.Members,
-		Owners: s.owners(), Legs: r.Legs.among(r.Members), Deadline: s.deadline(now),
+		Owners: s.owners(), Legs: s.legs(), Deadline: s.deadline(now),
 	}
 	if mutant("M15") && s.Mode == Frozen {
 		g.Mode = Solo

@@ -54,7 +54,7 @@ func TestHelloWithoutMatch(t *testing.T) {
 		{"two solo sides, the other later", member(5, OnlyA), member(8, OnlyB), Frozen, ReportDiverged, true},
 		{"a solo node behind a later pair", member(5, OnlyA), member(8, Both), Frozen, ReportRecordOlder, true},
 		{"a claim above a solo node", member(5, OnlyA), member(8, OnlyA), Solo, ReportHelloUnmatched, false},
-		{"a fresh node beside a site", Record{}, member(5, OnlyB), Init, ReportFreshWaits, false},
+		{"a fresh node beside a member", Record{}, member(5, Both), Init, ReportFreshWaits, false},
 		{"a site beside a fresh node", member(5, Both), Record{}, Init, ReportFreshPeer, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

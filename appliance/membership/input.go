@@ -77,6 +77,54 @@ type (
 		Docs   Docs
 	}
 
+	// Leave is the order that this node leaves the pair, and its peer goes on alone (R18). Waiting says that a person
+	// accepts volumes that wait for this node, because the peer's leg of them is not in sync.
+	Leave struct{ Waiting bool }
+
+	// Move is the order to hand the ownership of a resource to the peer (R22).
+	Move struct{ Resource ResourceID }
+
+	// SetArbiter is the order to change how a node may go on alone: fence drops the witness (R21a, R21d); witness
+	// admits a fresh register (R19, R19s). It is given by a person, or by the driver's timers of section 5.3, whose
+	// guards on time and standing proof are prudence, not safety.
+	SetArbiter struct{ Kind ArbKind }
+
+	// PeerOff is a person's word that the peer is off and stays off (R26, assert-off). It counts once, for this epoch.
+	PeerOff struct{ Epoch Epoch }
+
+	// ForceSolo is the order to go on alone against the record (R26). PeerOff says that the peer is confirmed or
+	// asserted off. Text is who and why.
+	ForceSolo struct {
+		PeerOff bool
+		Text    Text
+	}
+
+	// ChangeDoc is the order to make Ref the next version of a document (R25); it is durable on this node already.
+	// Writer is the resource whose owner may write it.
+	ChangeDoc struct {
+		Doc    DocID
+		Writer ResourceID
+		Ref    DocRef
+	}
+
+	// LegFailed: duet-mirrord cannot write, sync or read this node's leg of a volume, and holds its acknowledgements (R23).
+	LegFailed struct{ Volume VolumeSlot }
+
+	// LegSynced: on the volume's owner: the leg that was out is equal at a barrier, and writes are held since (R24).
+	// On the peer: the same barrier, seen from there.
+	LegSynced struct {
+		Session Session
+		Volume  VolumeSlot
+		Digest  Digest
+	}
+
+	// Drained: nothing of what this resource wrote is on its way any more, and new requests are held; or not, for one
+	// reason or other.
+	Drained struct {
+		Resource ResourceID
+		OK       bool
+	}
+
 	// PeerPowered says what the driver did about PowerOnPeer; ok is false when no path could switch it on.
 	PeerPowered struct{ OK bool }
 )
@@ -92,7 +140,7 @@ const (
 	TimerPrepare                  // R17: PREPARED is too late
 	TimerLease                    // R11: the lease of this node is over
 	TimerPeerWait                 // R8: the peer has certainly stopped
-	TimerRepeat                   // COMMIT, PUSH until confirmed; a CAS that was not answered (same nonce)
+	TimerRepeat                   // everything that has no answer yet, with the same content and nonce
 	TimerCount
 )
 
@@ -146,3 +194,12 @@ func (CopyFailed) event()   {}
 func (Want) event()         {}
 func (Found) event()        {}
 func (PeerPowered) event()  {}
+func (Leave) event()        {}
+func (Move) event()         {}
+func (SetArbiter) event()   {}
+func (PeerOff) event()      {}
+func (ForceSolo) event()    {}
+func (ChangeDoc) event()    {}
+func (LegFailed) event()    {}
+func (LegSynced) event()    {}
+func (Drained) event()      {}

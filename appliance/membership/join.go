@@ -14,7 +14,9 @@ func (t *turn) r12Outdated(h Record) bool {
 	t.revoke()
 	r := *me
 	r.Ep, r.Members, r.Owners, r.Legs = h.Ep, Only(t.s.peer()), h.Owners, h.Legs
+	r.Docs, r.Pending, r.Forced = h.Docs, Docs{}, h.Forced
 	r.Consistent, r.Fenced, r.Prep = false, 0, Prepared{}
+	t.s.PairedHere = false
 	t.persist(r)
 	t.to(Joining)
 	t.grant()
@@ -29,7 +31,7 @@ func (t *turn) r12bJoin(j Join) {
 	if s.Mode != Solo || j.Ep != s.Rec.Ep || s.Copy != CopyIdle {
 		return
 	}
-	s.Peer.High = max(s.Peer.High, j.High)
+	s.Peer.High, s.Peer.Fresh = max(s.Peer.High, j.High), false
 	if s.Rec.Fenced != s.Rec.Ep {
 		r := s.Rec
 		r.Fenced = r.Ep
@@ -117,7 +119,10 @@ func (t *turn) r15Take(p Prepared) {
 	if mutant("M25") { // the tuple without its owners: this node goes on to believe its own table
 		p.Owners = r.Owners
 	}
-	r.Prep, r.Consistent, r.Arb = p, true, p.Arb
+	r.Prep, r.Consistent = p, true
+	if !mutant("N7c") {
+		r.Arb = p.Arb
+	}
 	t.prepared(r)
 }
 
@@ -171,10 +176,13 @@ func (t *turn) r16Prepared(e Epoch) {
 // commit makes p the record: {a,b} at its epoch.
 func (t *turn) commit(r Record, p Prepared) {
 	r.Ep, r.Members, r.Prep, r.Fenced = p.Ep, Both, Prepared{}, 0
-	r.Owners, r.Legs, r.Arb, r.Docs = p.Owners, p.Legs, p.Arb, p.Docs
+	r.Owners, r.Legs, r.Arb, r.Docs, r.Pending = p.Owners, p.Legs, p.Arb, p.Docs, Docs{}
 	t.persist(r)
+	if !mutant("N7b") {
+		t.cancelFence() // also evidence of before the pairing (R21b)
+	}
 	t.to(Paired)
-	t.s.PairedHere = true
+	t.s.PairedHere, t.s.BadLegs = true, 0
 	t.s.PowerOns = [MaxPowerOns]Boottime{}
 }
 
@@ -208,6 +216,7 @@ func (t *turn) r16bCommit(e Epoch) {
 		return
 	}
 	t.commit(s.Rec, s.Rec.Prep)
+	s.Peer.Ep, s.Peer.Prep = e, 0 // it says COMMIT because it has
 	t.grant()
 	t.beat()
 	t.report(ReportPaired)

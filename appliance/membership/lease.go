@@ -25,7 +25,7 @@ func (t *turn) beat() {
 		nonce = 1 + nonce%2
 	}
 	s.Beats[oldest] = SentBeat{nonce, t.in.Now}
-	t.send(BeatMsg{nonce, s.Rec.Ep, s.Rec.Prep.Ep})
+	t.send(BeatMsg{nonce, s.Rec.Ep, s.Rec.Prep.Ep, s.Rec.Arb})
 }
 
 // r11Receive: peerWait first, then the ack: with the ack the peer may run for L.
@@ -36,8 +36,8 @@ func (t *turn) r11Receive(b BeatMsg) {
 	if !mutant("R11 wait") {
 		t.s.PeerWait = t.in.Now + t.s.Cfg.PeerWait
 	}
-	t.peerSaid(b.Ep, b.Prep)
-	t.send(BeatAck{b.Nonce, t.s.Rec.Ep, t.s.Rec.Prep.Ep})
+	t.peerSaid(b.Ep, b.Prep, b.Arb)
+	t.send(BeatAck{b.Nonce, t.s.Rec.Ep, t.s.Rec.Prep.Ep, t.s.Rec.Arb})
 }
 
 // r11Ack extends the lease. Beats whose ack could no longer extend it are forgotten.
@@ -46,7 +46,7 @@ func (t *turn) r11Ack(a BeatAck) {
 	if !s.Committed() {
 		return
 	}
-	t.peerSaid(a.Ep, a.Prep)
+	t.peerSaid(a.Ep, a.Prep, a.Arb)
 	for i, b := range s.Beats {
 		if b.Nonce == 0 || b.Nonce != a.Nonce {
 			continue
@@ -93,10 +93,11 @@ func (t *turn) r11LeaseEnd() {
 }
 
 // peerSaid notes the hints of a beat. One that shows our epoch committed ends the repeats of COMMIT.
-func (t *turn) peerSaid(ep, prep Epoch) {
+func (t *turn) peerSaid(ep, prep Epoch, arb Arb) {
 	s := &t.s
 	s.Peer.Ep, s.Peer.Prep = ep, prep
 	if s.Committing && ep == s.Rec.Ep && prep == 0 {
 		s.Committing = false
 	}
+	t.r21aShown(arb)
 }

@@ -19,8 +19,8 @@ var transitions = [...]struct {
 	from, to Mode
 	rules    string
 }{
-	{Init, Solo, "R1 R5 R20"},
-	{Init, Joining, "R12"},
+	{Init, Solo, "R1 R5 R20 R26"},
+	{Init, Joining, "R12 R28"},
 	{Init, Resolving, "R13"},
 	{Init, Paired, "R27"},
 	{Joining, Init, "R3 R17"},
@@ -30,8 +30,10 @@ var transitions = [...]struct {
 	{Frozen, Init, "R6 R27"},
 	{Frozen, Joining, "R12"},
 	{Frozen, Resolving, "R13"},
-	{Frozen, Solo, "R5 R20"},
+	{Frozen, Solo, "R5 R20 R21b R26"},
 	{Paired, Frozen, "R3"},
+	{Paired, Init, "R18"},
+	{Paired, Solo, "R18"},
 	{Solo, Paired, "R16"},
 	{Solo, Frozen, "HELLO without a match"},
 }

@@ -32,6 +32,14 @@ func Only(n Node) Set { return 1 << n }
 // Has says whether n is in s.
 func (s Set) Has(n Node) bool { return s&Only(n) != 0 }
 
+// Other is the one node that is missing from a set of one.
+func (s Set) Other() Node {
+	if s == OnlyA {
+		return B
+	}
+	return A
+}
+
 // String is the set as the documents write it.
 func (s Set) String() string { return [...]string{"{}", "{a}", "{b}", "{a,b}"}[s&3] }
 
@@ -77,3 +85,9 @@ type Resources uint32
 
 // Has says whether r is in the set.
 func (s Resources) Has(r ResourceID) bool { return s&(1<<r) != 0 }
+
+// Volumes is a set of volumes: bit i is slot i.
+type Volumes uint32
+
+// Has says whether v is in the set.
+func (s Volumes) Has(v VolumeSlot) bool { return s&(1<<v) != 0 }

@@ -32,22 +32,17 @@ func mergeOwners(x, y Owners) (Owners, bool) {
 	return x, true
 }
 
-// mergeLegs takes the higher version per volume.
+// mergeLegs takes the higher version per volume. At equal ones a leg may be pending on one side and in on the other (R24):
+// it is in.
 func mergeLegs(x, y Legs) Legs {
 	for i := range x {
-		if y[i].Version > x[i].Version {
+		switch {
+		case y[i].Version > x[i].Version:
 			x[i] = y[i]
+		case y[i].Version == x[i].Version:
+			x[i].Set |= y[i].Set
 		}
-	}
-	return x
-}
-
-// mergeDocs takes the higher (epoch, version) per document (section 10).
-func mergeDocs(x, y Docs) Docs {
-	for i := range x {
-		if y[i].Ep > x[i].Ep || y[i].Ep == x[i].Ep && y[i].Version > x[i].Version {
-			x[i] = y[i]
-		}
+		x[i].Pending = false
 	}
 	return x
 }
@@ -56,7 +51,7 @@ func mergeDocs(x, y Docs) Docs {
 func (l Legs) inSync() Legs {
 	for i, v := range l {
 		if v.Version != 0 && v.Set != Both {
-			l[i] = VolumeLegs{Both, v.Version + 1}
+			l[i] = VolumeLegs{Set: Both, Resource: v.Resource, Version: v.Version + 1}
 		}
 	}
 	return l

@@ -1,5 +1,10 @@
 package membership
 
+import (
+	"strings"
+	"unicode/utf8"
+)
+
 // Record is what a node remembers over a crash: protocol.md section 3. One atomic
 // record per node in two checksummed slots; durable before it is acted on.
 type Record struct {
@@ -14,7 +19,9 @@ type Record struct {
 	Arb        Arb
 	Consistent bool  // false while being brought up to date
 	Fenced     Epoch // epoch for which the peer is known to be stopped; counts only while = Ep
-	Docs       Docs
+	Docs       Docs  // current: what managers act on
+	Pending    Docs  // R25: recorded for the peer, which may have acknowledged it; Version 0: none
+	Forced     Force // Counter 0: never
 }
 
 // Prepared is the whole tuple that PREPARE names. Ep = 0 means none.
@@ -38,8 +45,10 @@ type Owners [MaxResources]Owner
 
 // VolumeLegs are the legs that hold every acknowledged write of a volume. Version 0: no such volume.
 type VolumeLegs struct {
-	Set     Set
-	Version uint32
+	Set      Set
+	Pending  bool       // R24: this node's leg is equal and not in Set yet; nothing was acknowledged without it since
+	Resource ResourceID // whose volume it is: its owner decides about the legs (R23)
+	Version  uint32
 }
 
 // Legs has one entry a volume slot.
@@ -48,7 +57,7 @@ type Legs [MaxVolumes]VolumeLegs
 // ArbKind is how a node may leave "frozen" alone.
 type ArbKind uint8
 
-// The kinds. Fence belongs to R21 and is never entered yet.
+// The kinds. None is legal in the middle of a change (R21a) and in a site that was founded without a witness: it waits.
 const (
 	ArbNone ArbKind = iota
 	ArbWitness
@@ -68,11 +77,42 @@ type DocRef struct {
 	Hash    Digest
 }
 
-// The documents. The database record joins with the PostgreSQL pair.
+// DocID names a document: the writer of the site document is the pair owner, that of the database record the owner of
+// the database.
+type DocID uint8
+
+// The documents.
 const (
-	DocSite = iota
+	DocSite DocID = iota
+	DocDatabase
 	docCount
 )
 
 // Docs has one entry a document.
 type Docs [docCount]DocRef
+
+// Force is the durable mark of an override (R26): a person made this node go on from a record that did not allow it.
+// It is shown wherever the site is shown, and it is copied to the peer at the join.
+type Force struct {
+	Counter uint32 // grows with every override; of two sides that went on alone, the higher one serves
+	Ep      Epoch  // the record it was forced from
+	Members Set
+	Prep    Epoch
+	Text    Text // who and why
+}
+
+// Text is UTF-8, cut, padded with zeros: it keeps Record a comparable value of fixed size.
+type Text [64]byte
+
+// String is the text.
+func (t Text) String() string { return strings.TrimRight(string(t[:]), "\x00") }
+
+// MakeText cuts s at a rune.
+func MakeText(s string) (t Text) {
+	for len(s) > len(t) {
+		_, n := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-n]
+	}
+	copy(t[:], s)
+	return t
+}

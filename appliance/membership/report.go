@@ -36,13 +36,28 @@ const (
 	ReportFounding                   // R27: PREPARE of epoch 1 is out
 	ReportFounded                    // R27
 	ReportFoundingDropped            // R27: the other side never recorded it
-	ReportFreshWaits                 // this node is fresh and its peer is not: R28
+	ReportFreshWaits                 // this node is fresh and its peer, which is not, does not go on alone: R28
 	ReportFreshPeer                  // the peer is fresh and this node is not: R28
 	ReportOtherSite                  // fault: the peer belongs to another site
 	ReportHelloUnmatched             // fault: a pair of records that no rule knows
 	ReportRecordOlder                // fault: this solo node's record was rolled back; I/O is held
 	ReportDiverged                   // fault: two solo sides met; I/O is held
 	ReportOwnersConflict             // fault: equal versions, different owners
+	ReportLeft                       // R18: this node has left, its peer goes on alone
+	ReportNotGiven                   // R22: it could not be drained; it stays here
+	ReportGiven                      // R22: a resource is the peer's now
+	ReportTaken                      // R22: a resource is this node's now
+	ReportArbiterChanges             // R21a: a change of arbitration began
+	ReportArbiterSet                 // R21a, R19, R21d, R19s: it is complete here
+	ReportPeerOffByPerson            // R26: a person says that the peer is off and stays off
+	ReportForced                     // fault: R26, this node goes on against its record
+	ReportClaimed                    // R26: the register knows it
+	ReportReplaced                   // R28: this node joins in the place of another
+	ReportDocument                   // R25: a version of a document is current
+	ReportLegOut                     // R23: a leg is out of its volume
+	ReportLegIn                      // R24: it is back
+	ReportLegHeld                    // fault: R23s, a volume is held because its last leg has failed
+	ReportOrderRefused               // an order changed nothing: State.Allows says why
 	reportCount
 )
 
@@ -52,7 +67,8 @@ var reportNames = [reportCount]string{
 	"fence-unknown", "fence-refused", "power-on", "power-on-failed", "power-on-limit", "lease-ended", "joining",
 	"resolving", "copying", "prepare-sent", "prepared", "paired", "join-cut", "push-confirmed", "register-ahead", "founding",
 	"founded", "founding-dropped", "fresh-waits", "fresh-peer", "other-site", "hello-unmatched", "record-older",
-	"diverged", "owners-conflict",
+	"diverged", "owners-conflict", "left", "not-given", "given", "taken", "arbiter-changes", "arbiter-set", "peer-off-by-person", "forced",
+	"claimed", "replaced", "document", "leg-out", "leg-in", "leg-held", "order-refused",
 }
 
 // String is the name that logs and the event catalogue use.
@@ -67,7 +83,7 @@ func (c ReportCode) String() string {
 func (c ReportCode) IsFault() bool {
 	switch c {
 	case ReportWitnessUnknown, ReportPowerOnLimit, ReportRegisterAhead, ReportOtherSite, ReportHelloUnmatched,
-		ReportRecordOlder, ReportDiverged, ReportOwnersConflict:
+		ReportRecordOlder, ReportDiverged, ReportOwnersConflict, ReportForced, ReportLegHeld:
 		return true
 	default: // the others as below
 	}

@@ -20,7 +20,7 @@ func (t *turn) r13Resolve(h Record) bool {
 	}
 	t.to(Resolving)
 	t.report(ReportResolving)
-	t.s.Plan = Prepared{Owners: merged, Legs: mergeLegs(me.Legs, h.Legs), Docs: mergeDocs(me.Docs, h.Docs)}
+	t.s.Plan = Prepared{Owners: merged, Legs: mergeLegs(me.Legs, h.Legs), Docs: me.Docs.latest(me.Pending).latest(h.Docs).latest(h.Pending)}
 	if mine || both && merged[PairResource].Node == t.s.self() {
 		t.startCopy()
 		return true
@@ -36,8 +36,6 @@ func (t *turn) r20Claim(h Record) bool {
 	if h.Members != Only(t.s.self()) || h.Ep <= me.Ep || !me.Consistent {
 		return false
 	}
-	t.dropSession()
-	t.do(CloseSession{})
-	t.becomeSolo(h.Ep, h.Ep)
+	t.takenOver(h)
 	return true
 }

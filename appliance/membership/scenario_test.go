@@ -72,7 +72,7 @@ func newStage() *stage {
 
 var theFounding = Found{
 	Site: ID{1}, Arb: Arb{ArbWitness, ID{7}},
-	Owners: Owners{{A, 1}, {A, 1}, {A, 1}}, Legs: Legs{{Both, 1}},
+	Owners: Owners{{A, 1}, {A, 1}, {A, 1}}, Legs: Legs{{Set: Both, Resource: 1, Version: 1}},
 }
 
 func (w *stage) command(f []string) error {

@@ -10,7 +10,12 @@ func (t *turn) r2Connected(session Session) {
 		t.s.Ask = Ask{}
 		t.do(Arm{TimerRepeat, 0}, Arm{TimerArbitrate, 0})
 	}
-	t.cancelFence()
+	if !mutant("N7b") {
+		t.cancelFence()
+	}
+	if !mutant("N22") {
+		t.s.Create = Create{}
+	}
 	t.forget()
 	t.s.Session = session
 	t.send(Hello{t.s.Rec})
@@ -61,6 +66,11 @@ func (t *turn) dropSession() {
 	s.Copy, s.Plan, s.PlanSite, s.PlanSent = CopyIdle, Prepared{}, ID{}, 0
 	s.Proof, s.Offer = Proof{}, Prepared{}
 	s.Committing, s.Push, s.Beats = false, Push{}, [MaxBeats]SentBeat{}
+	s.Change, s.Changes, s.Draining, s.Gives, s.Writing = Change{}, 0, 0, 0, Docs{}
+	s.LegWork, s.LegProof, s.LegOffer = [MaxVolumes]LegAt{}, LegProof{}, LegOffer{}
+	if !mutant("N22") {
+		s.Create = Create{}
+	}
 }
 
 // fallBack is what a node becomes when its session has ended: R3, R17.
@@ -68,10 +78,11 @@ func (t *turn) fallBack() {
 	switch t.s.Mode {
 	case Paired, Resolving:
 		t.to(Frozen)
+		t.s.Lost = t.in.Now
 		t.grant() // writes are held; what runs goes on to the end of the lease
 		t.report(ReportFrozen)
 		t.armLease()
-		if mutant("M12") {
+		if mutant("M12") || t.s.mayFenceAlone() {
 			t.arm(TimerFence, t.in.Now)
 		}
 	case Joining:
@@ -94,7 +105,7 @@ func (t *turn) hello(h Record) {
 	t.s.Peer = PeerView{Hello: true, Fresh: h.Site.IsZero(), Ep: h.Ep, Prep: h.Prep.Ep, High: h.High}
 	switch {
 	case t.s.Peer.Fresh || t.s.Fresh():
-		t.helloFresh()
+		t.helloFresh(h)
 	case h.Site != t.s.Rec.Site:
 		t.report(ReportOtherSite)
 	case t.s.Mode == Solo:
@@ -109,13 +120,13 @@ func (t *turn) hello(h Record) {
 }
 
 // helloFresh: at least one side belongs to no site (sections 9.2, 9.3).
-func (t *turn) helloFresh() {
+func (t *turn) helloFresh(h Record) {
 	switch {
 	case t.s.Peer.Fresh && t.s.Rec.Ep == 0 && t.s.Rec.Prep.Ep == 1:
 		t.r27Drop()
 	case t.s.Peer.Fresh && t.s.Fresh():
 	case t.s.Fresh():
-		t.report(ReportFreshWaits)
+		t.r28Join(h)
 	default:
 		t.report(ReportFreshPeer)
 		if t.s.waits() { // such a session counts as none for R4
@@ -129,7 +140,7 @@ func (t *turn) helloFresh() {
 func (t *turn) helloSolo(h Record) {
 	switch {
 	case h.Members == Only(t.s.peer()):
-		t.hold(ReportDiverged)
+		t.r26Diverged(h)
 	case h.Ep > t.s.Rec.Ep && h.Members == Both:
 		t.hold(ReportRecordOlder)
 	case h.Ep > t.s.Rec.Ep:

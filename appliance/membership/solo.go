@@ -1,14 +1,30 @@
 package membership
 
-// becomeSolo is the common part of R5, R18's receiver and R20: this node is the only member from now on.
-// A prepared tuple supplies legs, documents and owners, the latter only where both tables agree. Held writes
-// of volumes that this node already owns go on with the grant; everything else waits for R8.
-func (t *turn) becomeSolo(ep Epoch, fenced Epoch) {
-	r := t.s.Rec
+// soloRecord is what R5, R18, R20, R21b and R26 take over from the record. A prepared tuple supplies legs, documents and
+// owners, the latter only where both tables agree. What is pending may have been acknowledged: it counts.
+func (s *State) soloRecord() Record {
+	r := s.Rec
 	if r.Prep.Ep != 0 {
+		r.Owners = s.owners()
+		r.Legs, r.Docs, r.Arb = r.Prep.Legs, r.Prep.Docs, r.Prep.Arb
+	}
+	if !mutant("N13b") {
+		r.Docs = r.Docs.latest(r.Pending)
+	}
+	r.Pending = Docs{}
+	for i, v := range r.Legs {
+		if v.Pending {
+			r.Legs[i].Set, r.Legs[i].Pending = v.Set|Only(s.self()), false
+		}
+	}
+	return r
+}
+
+// becomeSolo makes r the record of the only member. Held writes of volumes that this node already owns go on with the
+// grant; everything else waits for R8.
+func (t *turn) becomeSolo(ep Epoch, fenced Epoch, r Record) {
+	if t.s.Rec.Prep.Ep != 0 {
 		t.stop(t.ownedByRecord() &^ t.ownedSet())
-		r.Owners = t.s.owners()
-		r.Legs, r.Docs = r.Prep.Legs, r.Prep.Docs
 	}
 	r.Owners[PairResource] = r.Owners[PairResource].give(t.s.self())
 	r.Ep, r.Members, r.Prep, r.Fenced = ep, Only(t.s.self()), Prepared{}, fenced
@@ -23,7 +39,7 @@ func (t *turn) becomeSolo(ep Epoch, fenced Epoch) {
 
 // want is R8 or R9.
 func (t *turn) want(r ResourceID) {
-	if int(r) >= MaxResources || r == PairResource || t.s.Rec.Owners[r].Version == 0 {
+	if r == PairResource || !t.s.resource(r) || t.s.Draining.Has(r) {
 		return
 	}
 	switch {
@@ -40,6 +56,9 @@ func (t *turn) want(r ResourceID) {
 func (t *turn) r8Start(id ResourceID) {
 	s := &t.s
 	mine := s.Owns(id)
+	if !s.holds(s.self(), id) { // its volumes wait for the peer's leg
+		return
+	}
 	if !mine && (!s.PeerStopped(t.in.Now) || s.Copy == PrepareSent) {
 		return
 	}
@@ -80,33 +99,42 @@ func (t *turn) r8WaitOver() {
 // fenced too, later: one that hangs must come back without hands.
 func (t *turn) r10Fence() {
 	s := &t.s
-	solo := s.Mode == Solo || mutant("M12") && s.Mode == Frozen
-	if !solo || s.Session != 0 || s.Fence != 0 || s.Rec.Fenced == s.Rec.Ep {
+	takeover := (s.Mode == Solo || mutant("M12") && s.Mode == Frozen) && s.Session == 0 && s.Rec.Fenced != s.Rec.Ep
+	alone := s.mayFenceAlone()
+	if !takeover && !alone || s.Fence != 0 {
 		return
 	}
 	s.Fence = t.in.Fresh
-	t.do(Fence{Attempt: s.Fence, Epoch: s.Rec.Ep})
+	f := Fence{Attempt: s.Fence, Epoch: s.Rec.Ep}
+	if alone {
+		f.Lost, f.First = s.Lost, s.pairOwner()
+	}
+	t.do(f)
 	t.report(ReportFencing)
 }
 
 // r10Result ends the attempt. Unknown and refused are not evidence (mutant M6): R8 then goes by W0.
 func (t *turn) r10Result(f FenceResult) {
 	s := &t.s
-	if s.Fence == 0 || f.Attempt != s.Fence || s.Mode != Solo {
+	if s.Fence == 0 || f.Attempt != s.Fence || s.Mode != Solo && !s.mayFenceAlone() {
 		return
 	}
 	s.Fence = 0
-	if f.Verdict != Confirmed && !mutant("M6") {
+	if f.Verdict != Confirmed && !mutant("M6") && (s.Mode == Solo || !mutant("N3")) {
 		if f.Verdict == Refused {
 			t.report(ReportFenceRefused)
 		} else {
 			t.report(ReportFenceUnknown)
 		}
 		again := s.Cfg.FenceAgain
-		if !t.somethingToTake() {
+		if s.Mode == Solo && !t.somethingToTake() {
 			again = powerOnBoots * s.Cfg.BootWait
 		}
 		t.arm(TimerFence, t.in.Now+again)
+		return
+	}
+	if s.Mode != Solo {
+		t.r21bSurvive()
 		return
 	}
 	r := s.Rec
@@ -120,6 +148,10 @@ func (t *turn) r10Result(f FenceResult) {
 // time for takeover; what nobody wants to run must not keep the peer off. A peer that is already on is left as it is.
 func (t *turn) r10bPowerOn() {
 	s := &t.s
+	if s.waitsForPower() {
+		t.do(PowerOnPeer{})
+		return
+	}
 	if s.Mode != Solo || s.Session != 0 || s.Rec.Fenced != s.Rec.Ep {
 		return
 	}
@@ -134,9 +166,22 @@ func (t *turn) r10bPowerOn() {
 	t.report(ReportPowerOn)
 }
 
+// waitsForPower: R21c. This node was restarted and may not go on alone, whatever a witness says; all it can do is see that
+// its peer is on.
+func (s *State) waitsForPower() bool {
+	return s.Mode == Init && s.Session == 0 && s.Rec.Members == Both && s.Rec.Arb.Kind != ArbWitness
+}
+
+// peerPowerAgain is R21c's minute, in waits of R10b.
+const peerPowerAgain = 6
+
 // r10bPowered: the next try comes after a whole boot, or at once when no path could switch it on.
 func (t *turn) r10bPowered(ok bool) {
 	s := &t.s
+	if s.waitsForPower() {
+		t.arm(TimerPowerOn, t.in.Now+peerPowerAgain*s.Cfg.PowerOnWait)
+		return
+	}
 	if s.Mode != Solo || s.Session != 0 {
 		return
 	}

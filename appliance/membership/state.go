@@ -10,7 +10,8 @@ type Config struct {
 	AskAgain    Boottime // the same CAS or PUSH again
 	FenceAgain  Boottime // R10 after unknown or refused
 	PowerOnWait Boottime // R10b
-	CommitAgain Boottime // COMMIT until a BEAT shows its epoch
+	CommitAgain Boottime // COMMIT, GIVE, WDROP, WSET and the messages of R23-R25 until they are answered
+	ForceGap    Epoch    // R26: how far above everything recorded an override goes
 }
 
 // Limits of the volatile state. All are small: State is copied with every Step.
@@ -48,7 +49,8 @@ type State struct {
 	Peer       PeerView        // what this session told about the peer
 	Ask        Ask             // the pending CAS (R4); Nonce 0: none
 	Remembered RegisterContent // R of R7; Ep 0: none
-	Fence      Nonce           // the running fence attempt (R10); 0: none
+	Fence      Nonce           // the running fence attempt (R10, R21b); 0: none
+	Lost       Boottime        // frozen: when the peer was lost; the turns of R21b count from it
 	Copy       CopyState       // this node coordinates a join and is this far
 	Plan       Prepared        // resolving: the merged tables; coordinator: what it has named in PREPARE
 	PlanSite   ID              // site that is being founded (R27)
@@ -60,7 +62,43 @@ type State struct {
 	PairedHere bool            // committed paired in this incarnation (R16, R16b); for R21
 	Beats      [MaxBeats]SentBeat
 	PowerOns   [MaxPowerOns]Boottime // when R10b powered the peer on since the last completed join, oldest first
+
+	Create   Create            // the pending CREATE (R19, R19s); Nonce 0: none
+	Change   Change            // R21a, coordinator: the change in progress; Number 0: none
+	Changes  uint32            // highest change number that was sent or seen in this session
+	Draining Resources         // R22: stopped, and what it wrote is being finished
+	Gives    Resources         // R22: GIVE is repeated for these until TAKEN
+	Writing  Docs              // R25, writer: DOCPREP is repeated until answered (DocPrepare); Version 0: none
+	Claim    Ask               // R26: tells the register of before what was forced; Nonce 0: none
+	LegWork  [MaxVolumes]LegAt // R23, R24: what is under way for each volume
+	BadLegs  Volumes           // R23: this node's legs that have failed
+	LegProof LegProof          // R24: the barrier proved last on this side
+	LegOffer LegOffer          // R24: a LEGPREP that waits for it
 }
+
+// Create is a CREATE that has not been answered. Its answer counts only while what it names is still true (mutant N22).
+type Create struct {
+	Nonce Nonce
+	Ep    Epoch
+	Set   Set
+}
+
+// Change is the coordinator's side of R21a.
+type Change struct {
+	Number  uint32
+	Target  Arb
+	Dropped bool // the peer has given up its right (step 3): WSET is repeated, not WDROP
+}
+
+// LegAt is how far a change of one volume's legs is on its owner's side (R23, R24).
+type LegAt uint8
+
+// The steps.
+const (
+	LegSteady  LegAt = iota
+	LegOutSent       // R23: recorded here, LEGOUT is out; acknowledgements are held
+	LegInSent        // R24: LEGPREP is out; writes are held
+)
 
 // PeerView is what the peer said in this session. It dies with the session.
 type PeerView struct {
@@ -73,8 +111,8 @@ type PeerView struct {
 
 // Ask is one attempt at the witness.
 type Ask struct {
-	Nonce    Nonce
 	RID      ID
+	Nonce    Nonce
 	Expected RegisterContent
 	New      RegisterContent
 }
@@ -151,6 +189,15 @@ func (s State) epochs() Epoch { return max(s.Rec.Ep, s.Rec.Prep.Ep) }
 
 // alone says whether there is no session that counts for R4: one with a fresh node does not.
 func (s State) alone() bool { return s.Session == 0 || s.Peer.Fresh }
+
+// peerCommitted says whether the peer has shown, by HELLO or beat, that it is committed at this epoch.
+func (s *State) peerCommitted() bool { return s.Peer.Ep == s.Rec.Ep && s.Peer.Prep == 0 }
+
+// together: both nodes are committed in this session, as far as this one knows.
+func (s *State) together() bool { return s.Committed() && s.Session != 0 && s.peerCommitted() }
+
+// pairOwner says whether this node may begin what concerns the pair itself.
+func (s *State) pairOwner() bool { return s.Owns(PairResource) }
 
 // waits says whether the mode is one in which a HELLO or the witness may decide.
 func (s State) waits() bool { return s.Mode == Init || s.Mode == Frozen }

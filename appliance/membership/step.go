@@ -49,6 +49,36 @@ func (t *turn) take(e Event) {
 		t.r27Found(e)
 	case PeerPowered:
 		t.r10bPowered(e.OK)
+	case Drained:
+		t.r22Drained(e)
+	default:
+		t.order(e)
+	}
+}
+
+// order is what a person or a manager asks for. A refused one changes nothing; Allows has told why.
+func (t *turn) order(e Event) {
+	if why := t.s.Allows(e); why != Granted {
+		t.report(ReportOrderRefused)
+		return
+	}
+	switch e := e.(type) {
+	case Leave:
+		t.r18Leave()
+	case Move:
+		t.r22Drain(e.Resource)
+	case SetArbiter:
+		t.setArbiter(e.Kind)
+	case PeerOff:
+		t.r26PeerOff()
+	case ForceSolo:
+		t.r26Force(e.Text)
+	case ChangeDoc:
+		t.r25Change(e.Doc, e.Ref)
+	case LegFailed:
+		t.r23Failed(e.Volume)
+	case LegSynced:
+		t.r24Synced(e)
 	}
 }
 
@@ -73,6 +103,44 @@ func (t *turn) receive(m Message) {
 		t.r11Receive(m)
 	case BeatAck:
 		t.r11Ack(m)
+	case Yield:
+		t.r18Yield(m.Record)
+	case Give:
+		t.r22Take(m)
+	case Taken:
+		t.r22Taken(m)
+	default:
+		t.receiveChange(m)
+	}
+}
+
+// receiveChange: arbitration, documents, legs.
+func (t *turn) receiveChange(m Message) {
+	switch m := m.(type) {
+	case WDrop:
+		t.r21aDrop(m)
+	case WDropped:
+		t.r21aDropped(m)
+	case WSet:
+		t.r21aSet(m)
+	case DocPrepare:
+		t.r25Prepare(m)
+	case DocPrepared:
+		t.r25Prepared(m)
+	case DocCommit:
+		t.r25Commit(m)
+	case LegBad:
+		t.r23Bad(m.Volume)
+	case LegOut:
+		t.r23Out(m)
+	case LegOutOK:
+		t.r23OutOK(m)
+	case LegPrepare:
+		t.r24Prepare(m)
+	case LegPrepared:
+		t.r24Prepared(m)
+	case LegCommit:
+		t.r24Commit(m)
 	}
 }
 
@@ -115,6 +183,7 @@ func (t *turn) persist(r Record) {
 	}
 	if r.Ep != old.Ep {
 		t.cancelFence()
+		t.s.Create = Create{} // its content is no longer true (N22)
 	}
 	t.s.Rec = r
 	t.do(Persist{r})
@@ -153,5 +222,8 @@ func (t *turn) revoke() {
 // to changes the mode by the table of modes.go.
 func (t *turn) to(m Mode) {
 	checkTransition(t.s.Mode, m)
+	if m != t.s.Mode && !mutant("N7b") {
+		t.cancelFence() // evidence was asked for by what this node no longer is (R21b)
+	}
 	t.s.Mode = m
 }

@@ -13,6 +13,21 @@ const (
 	kindCommit
 	kindBeat
 	kindBeatAck
+	kindYield
+	kindGive
+	kindTaken
+	kindWDrop
+	kindWDropped
+	kindWSet
+	kindDocPrepare
+	kindDocPrepared
+	kindDocCommit
+	kindLegBad
+	kindLegOut
+	kindLegOutOK
+	kindLegPrepare
+	kindLegPrepared
+	kindLegCommit
 )
 
 // MaxMessageSize is the longest encoded message: a HELLO.
@@ -36,10 +51,69 @@ func MarshalMessage(m Message) []byte {
 		w.epochs(kindCommit, m.Ep)
 	case BeatMsg:
 		w.epochs(kindBeat, Epoch(m.Nonce), m.Ep, m.Prep)
+		w.arb(m.Arb)
 	case BeatAck:
 		w.epochs(kindBeatAck, Epoch(m.Nonce), m.Ep, m.Prep)
+		w.arb(m.Arb)
+	case Yield:
+		return AppendRecord([]byte{byte(kindYield)}, m.Record)
+	case Give:
+		w.versioned(kindGive, uint8(m.Resource), m.Version)
+	case Taken:
+		w.versioned(kindTaken, uint8(m.Resource), m.Version)
+	default:
+		w.change(m)
 	}
 	return w.b
+}
+
+// change codes the messages of R21a, R23, R24 and R25.
+func (w *writer) change(m Message) {
+	switch m := m.(type) {
+	case WDrop:
+		w.numbered(kindWDrop, m.Number, m.Target)
+	case WDropped:
+		w.u8(uint8(kindWDropped))
+		w.u32(m.Number)
+	case WSet:
+		w.numbered(kindWSet, m.Number, m.Target)
+	case DocPrepare:
+		w.document(kindDocPrepare, m.Doc, m.Ref)
+	case DocPrepared:
+		w.document(kindDocPrepared, m.Doc, m.Ref)
+	case DocCommit:
+		w.document(kindDocCommit, m.Doc, m.Ref)
+	case LegBad:
+		w.b = append(w.b, uint8(kindLegBad), uint8(m.Volume))
+	case LegOut:
+		w.versioned(kindLegOut, uint8(m.Volume), m.Version)
+		w.u8(uint8(m.Out))
+	case LegOutOK:
+		w.versioned(kindLegOutOK, uint8(m.Volume), m.Version)
+	case LegPrepare:
+		w.versioned(kindLegPrepare, uint8(m.Volume), m.Version)
+		w.b = append(w.b, m.Digest[:]...)
+	case LegPrepared:
+		w.versioned(kindLegPrepared, uint8(m.Volume), m.Version)
+	case LegCommit:
+		w.versioned(kindLegCommit, uint8(m.Volume), m.Version)
+	}
+}
+
+func (w *writer) versioned(k messageKind, slot uint8, version uint32) {
+	w.b = append(w.b, uint8(k), slot)
+	w.u32(version)
+}
+
+func (w *writer) numbered(k messageKind, number uint32, target Arb) {
+	w.u8(uint8(k))
+	w.u32(number)
+	w.arb(target)
+}
+
+func (w *writer) document(k messageKind, doc DocID, ref DocRef) {
+	w.b = append(w.b, uint8(k), uint8(doc))
+	w.doc(ref)
 }
 
 func (w *writer) epochs(k messageKind, es ...Epoch) {
@@ -76,9 +150,51 @@ func (r *reader) message(kind messageKind) Message {
 	case kindCommit:
 		return Commit{r.epoch()}
 	case kindBeat:
-		return BeatMsg{r.nonce(), r.epoch(), r.epoch()}
+		return BeatMsg{r.nonce(), r.epoch(), r.epoch(), r.arb()}
 	case kindBeatAck:
-		return BeatAck{r.nonce(), r.epoch(), r.epoch()}
+		return BeatAck{r.nonce(), r.epoch(), r.epoch(), r.arb()}
+	case kindYield:
+		return Yield{r.record()}
+	case kindGive:
+		return Give{r.resource(), r.u32()}
+	case kindTaken:
+		return Taken{r.resource(), r.u32()}
+	}
+	return r.change(kind)
+}
+
+func (r *reader) change(kind messageKind) Message {
+	switch kind {
+	case kindWDrop:
+		return WDrop{r.u32(), r.arb()}
+	case kindWDropped:
+		return WDropped{r.u32()}
+	case kindWSet:
+		return WSet{r.u32(), r.arb()}
+	case kindDocPrepare:
+		return DocPrepare{r.docID(), r.doc()}
+	case kindDocPrepared:
+		return DocPrepared{r.docID(), r.doc()}
+	case kindDocCommit:
+		return DocCommit{r.docID(), r.doc()}
+	case kindLegBad:
+		return LegBad{r.volume()}
+	case kindLegOut:
+		v, version := r.volume(), r.u32()
+		return LegOut{v, Node(r.small(uint8(B))), version}
+	case kindLegOutOK:
+		return LegOutOK{r.volume(), r.u32()}
+	case kindLegPrepare:
+		return LegPrepare{r.volume(), r.u32(), r.hash()}
+	case kindLegPrepared:
+		return LegPrepared{r.volume(), r.u32()}
+	case kindLegCommit:
+		return LegCommit{r.volume(), r.u32()}
+	default: // the others above
 	}
 	return nil
 }
+
+func (r *reader) resource() ResourceID { return ResourceID(r.small(MaxResources - 1)) }
+func (r *reader) volume() VolumeSlot   { return VolumeSlot(r.small(MaxVolumes - 1)) }
+func (r *reader) docID() DocID         { return DocID(r.small(uint8(docCount) - 1)) }

@@ -38,6 +38,7 @@ func Durations(self membership.Node) membership.Config {
 		Bias:        ns(time.Second),            // the pair owner asks first
 		BootWait:    ns(15 * time.Second),       // both nodes boot after a common power cut
 		AskAgain:    ns(2 * time.Second),        // round trips of 5 s, 30 % loss
+		ForceGap:    1 << 32,
 		FenceAgain:  ns(2 * time.Second),        // a run ends within 10 s by itself
 		PowerOnWait: ns(10 * time.Second),       // takeover first
 		CommitAgain: ns(500 * time.Millisecond), // two heartbeats

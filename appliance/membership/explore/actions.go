@@ -15,7 +15,7 @@ const (
 	ActCrash
 	ActBoot
 	ActRestart      // of duetd alone; Arg 1: the messages in flight are lost
-	ActConnect      // a session begins
+	ActConnect      // a session begins; Arg 1, 2: the next message of a, of b in the last one will still arrive
 	ActLearn        // a side is told of it
 	ActSuspect      // a side gives the session up
 	ActDeliver      // the next control message arrives; Arg 1: and stays (duplicate)
@@ -32,17 +32,31 @@ const (
 	ActProof        // a side's CopyDone reaches the core
 	ActWant         // Arg: resource
 	ActFound
-	ActWrite  // a client writes; Arg: volume
-	ActFrame  // a replicated write arrives; Arg: volume
-	ActAck    // its ack arrives, the client is answered; Arg: volume
-	ActAlone  // a solo owner answers the client; Arg: volume
-	ActTick   // Arg 0: both clocks, 1: only a's, 2: only b's
-	kindCount // number of kinds
+	ActWrite   // a client writes; Arg: volume
+	ActFrame   // a replicated write arrives; Arg: volume
+	ActAck     // its ack arrives, the client is answered; Arg: volume
+	ActAlone   // a solo owner answers the client; Arg: volume
+	ActTick    // Arg 0: both clocks, 1: only a's, 2: only b's
+	ActLeave   // an order: R18
+	ActMove    // an order: R22; Arg: resource
+	ActArbiter // an order: R19, R21a, R21d; Arg: kind
+	ActEmpty   // the witness's store is emptied
+	ActForce   // an order: R26; Arg 1: assert-off, 0: force-solo, both while the peer is really off
+	ActDoc     // an order: R25
+	ActLegLoss // a leg takes no more writes from now on; Arg: volume
+	ActFailed  // the core hears of it; Arg: volume
+	ActRepair  // the leg's drive is replaced by one that works, with what was on it; Arg: volume
+	ActSync    // duet-mirrord brings a leg that is out up to date and proves it at a barrier; Arg: volume
+	ActSynced  // the core hears of it
+	ActDrained // Arg: resource
+	ActGhost   // a message of an earlier session arrives
+	kindCount  // number of kinds
 )
 
 var kindNames = [kindCount]string{
 	"effect", "crash", "boot", "restart", "connect", "learn", "suspect", "deliver", "beat", "deliver-beat", "timer", "witness",
 	"reply", "fence-hit", "fence-unknown", "fence-late", "verdict", "copy", "proof", "want", "found", "write", "frame", "ack", "alone", "tick",
+	"leave", "move", "arbiter", "empty", "force", "doc", "leg-loss", "failed", "repair", "sync", "synced", "drained", "ghost",
 }
 
 // Action is one thing that can happen.
@@ -89,16 +103,24 @@ func (p *Params) between(w *World, out []Action) []Action {
 	offered := w.Net.Session != 0 && !w.Net.Learned[m.A] && !w.Net.Learned[m.B]
 	if p.Link && w.Left.Session > 0 && a.Up && b.Up && a.Core.Session == 0 && b.Core.Session == 0 && !offered {
 		out = append(out, Action{Kind: ActConnect})
+		for from := range w.Net.Q {
+			if w.Left.Ghost > 0 && w.Net.Q[from][0] != nil && w.Ghost.Session == 0 {
+				out = append(out, Action{Kind: ActConnect, Arg: uint8(from + 1)})
+			}
+		}
 	}
 	if p.Witness {
 		for i, x := range w.Packets {
-			if x.Kind == CASRequest || x.Kind == PushRequest {
+			if x.Kind == CASRequest || x.Kind == PushRequest || x.Kind == CreateRequest && w.RIDs < registers {
 				out = append(out, Action{Kind: ActWitness, Node: x.From, Arg: uint8(i)})
 				if w.Left.Dup > 0 {
 					out = append(out, Action{Kind: ActWitness, Node: x.From, Arg: uint8(i + packetMax)})
 				}
 			}
 		}
+	}
+	if w.Left.Empty > 0 && w.RIDs > 0 {
+		out = append(out, Action{Kind: ActEmpty})
 	}
 	if p.Clocks {
 		out = append(out, Action{Kind: ActTick})
@@ -152,7 +174,7 @@ func (p *Params) copyReady(w *World, id m.Node) bool {
 	}
 	from := n.Grant.Mode == m.Solo || n.Grant.Mode == m.Resolving
 	to := t.Grant.Mode == m.Joining || t.Grant.Mode == m.Resolving
-	return from && to && n.Proof.Session == 0 && t.Proof.Session == 0
+	return from && to && n.Bad == 0 && t.Bad == 0 && n.Proof.Session == 0 && t.Proof.Session == 0
 }
 
 // core: inputs of an idle node.
@@ -169,7 +191,7 @@ func (p *Params) core(w *World, id m.Node, out []Action) []Action {
 		out = p.hears(w, id, out)
 	}
 	for i, x := range w.Packets {
-		if (x.Kind == CASReply || x.Kind == PushReply) && x.From == id {
+		if (x.Kind == CASReply || x.Kind == PushReply || x.Kind == CreateReply) && x.From == id {
 			out = append(out, Action{ActReply, id, uint8(i)})
 		}
 	}
@@ -179,11 +201,23 @@ func (p *Params) core(w *World, id m.Node, out []Action) []Action {
 	if n.Proof.Session != 0 {
 		out = append(out, Action{ActProof, id, 0})
 	}
+	for r := m.ResourceID(1); r < resources; r++ {
+		if n.Drain.Has(r) && s.Draining.Has(r) && n.Pend[r-1] == 0 && n.Out[r-1].Write == 0 {
+			out = append(out, Action{ActDrained, id, uint8(r)})
+		}
+	}
+	if n.Synced.Session != 0 {
+		out = append(out, Action{ActSynced, id, 0})
+	}
+	if w.Ghost.Session != 0 && w.Ghost.To == id {
+		out = append(out, Action{ActGhost, id, 0})
+	}
 	out = p.timers(w, id, out)
+	out = p.orders(w, id, out)
 	if p.Beats && s.Committed() && s.Lease < n.Clock+s.Cfg.Lease && (!p.OneBeat || s.Beats[0].Nonce == 0) && (!p.OneSide || id == m.A) {
 		out = append(out, Action{ActBeat, id, 0})
 	}
-	if p.Start == FromFresh && id == m.A && s.Fresh() && s.Session != 0 && s.Peer.Fresh && s.Copy == m.CopyIdle {
+	if p.Start == FromFresh && w.RIDs < registers && id == m.A && s.Fresh() && s.Session != 0 && s.Peer.Fresh && s.Copy == m.CopyIdle {
 		out = append(out, Action{ActFound, id, 0})
 	}
 	return p.wants(w, id, out)
@@ -196,7 +230,7 @@ func (p *Params) wants(w *World, id m.Node, out []Action) []Action {
 		if n.Run.Has(r) || s.Rec.Owners[r].Version == 0 {
 			continue
 		}
-		solo := s.Mode == m.Solo && (s.Owns(r) || s.PeerStopped(n.Clock))
+		solo := s.Mode == m.Solo && (s.Owns(r) || s.PeerStopped(n.Clock)) && s.Rec.Legs[r-1].Set.Has(id)
 		paired := s.Committed() && s.Owns(r) && s.MayRun(n.Clock)
 		if solo || paired {
 			out = append(out, Action{ActWant, id, uint8(r)})
@@ -264,10 +298,28 @@ func (w *World) repeatUseful(id m.Node) bool {
 		}
 		return false
 	}
-	if s.Ask.Nonce != 0 && !flying(s.Ask.Nonce) || s.Push.Nonce != 0 && !flying(s.Push.Nonce) {
-		return true
+	for _, nonce := range [...]m.Nonce{s.Ask.Nonce, s.Push.Nonce, s.Create.Nonce, s.Claim.Nonce} {
+		if nonce != 0 && !flying(nonce) {
+			return true
+		}
 	}
-	return s.Committing && w.Net.Q[id][0] == nil
+	if w.Net.Q[id][0] != nil || !s.Committed() {
+		return false
+	}
+	return s.Committing || s.Change.Number != 0 || s.Gives != 0 || s.Writing != m.Docs{} || s.Rec.Pending != m.Docs{} || w.legsWait(id)
+}
+
+// legsWait: something of R23, R24 waits for an answer of the peer.
+func (w *World) legsWait(id m.Node) bool {
+	s := &w.N[id].Core
+	for v := range volumes {
+		l := &s.Rec.Legs[v]
+		unheard := s.BadLegs.Has(m.VolumeSlot(v)) && l.Set == m.Both && !s.Owns(l.Resource)
+		if s.LegWork[v] != m.LegSteady || l.Pending || unheard {
+			return true
+		}
+	}
+	return false
 }
 
 // data: what clients and the two mirror daemons do.
@@ -275,34 +327,79 @@ func (p *Params) data(w *World, id m.Node, out []Action) []Action {
 	n, peer := w.node(id), w.node(id.Peer())
 	for v := range volumes {
 		arg := uint8(v)
-		if f := peer.Out[v]; f.Write != 0 && n.takes(f) {
+		if f := peer.Out[v]; f.Write != 0 && n.takes(f) && !n.bad(v) {
 			out = append(out, Action{ActFrame, id, arg})
 		}
-		if !n.live() || !n.ownsVolume(v) {
-			continue
+		out = p.legs(w, id, v, out)
+		if !n.live() || !n.ownsVolume(v) || !n.legCounts(v, id) && n.Pend[v] == 0 {
+			continue // without an own leg the owner would go through the peer, which is not built
 		}
 		paired := n.Grant.Mode == m.Paired && n.Grant.Prepared == 0
+		held := n.Hold || n.HoldLeg.Has(m.VolumeSlot(v)) || n.Drain.Has(m.ResourceID(v+1)) && n.Pend[v] == 0
+		here, there := n.Leg[v] >= n.Pend[v], n.Back[v].Write == n.Pend[v] && n.Back[v].Session == n.Grant.Session
 		switch {
 		case n.Pend[v] == 0:
-			if (paired || n.Grant.Mode == m.Solo) && !n.Hold && w.Left.Write > 0 {
+			if (paired || n.Grant.Mode == m.Solo) && !held && w.Left.Write > 0 && !n.bad(v) {
 				out = append(out, Action{ActWrite, id, arg})
 			}
-		case n.Grant.Mode == m.Solo || mutant("M14"):
+		case (n.Grant.Mode == m.Solo || paired && !n.legCounts(v, id.Peer())) && n.legCounts(v, id):
+			if here && !held {
+				out = append(out, Action{ActAlone, id, arg})
+			} else if !n.bad(v) && !held {
+				out = append(out, Action{ActWrite, id, arg})
+			}
+		case mutant("M14"):
 			out = append(out, Action{ActAlone, id, arg})
-		case paired && n.Back[v].Write == n.Pend[v] && n.Back[v].Session == n.Grant.Session:
+		case paired && there && (here || !n.legCounts(v, id)):
 			out = append(out, Action{ActAck, id, arg})
-		case paired && (n.Out[v].Write != n.Pend[v] || n.Out[v].Session != n.Grant.Session):
+		case paired && (n.Out[v].Write != n.Pend[v] || n.Out[v].Session != n.Grant.Session) && !there && !held && !n.bad(v):
 			out = append(out, Action{ActWrite, id, arg}) // issued again after a hold
 		}
 	}
 	return out
 }
 
+// legs: what happens to the legs of one volume (R23, R24).
+func (p *Params) legs(w *World, id m.Node, v int, out []Action) []Action {
+	n, peer, arg := w.node(id), w.node(id.Peer()), uint8(v)
+	slot := m.VolumeSlot(v)
+	if w.Left.LegLoss > 0 && n.Up && !n.bad(v) && w.bothIn(v) {
+		out = append(out, Action{ActLegLoss, id, arg})
+	}
+	if n.idle() && n.Failed.Has(slot) {
+		out = append(out, Action{ActFailed, id, arg})
+	}
+	if n.Up && n.bad(v) && !n.Failed.Has(slot) && n.Granted && !n.legCounts(v, id) {
+		out = append(out, Action{ActRepair, id, arg})
+	}
+	// The in-sync node's duet-mirrord drives: both are paired in one session, and the owner's holds the writes from here on.
+	if n.Up && peer.Up && n.Granted && peer.Granted && n.Grant.Mode == m.Paired && peer.Grant.Mode == m.Paired &&
+		n.Grant.Prepared == 0 && peer.Grant.Prepared == 0 && n.Grant.Session == peer.Grant.Session && n.Grant.Legs[v].Set == m.Only(id) &&
+		n.Grant.Legs[v] == peer.Grant.Legs[v] && !n.bad(v) && !peer.bad(v) && n.Pend[v] == 0 && peer.Pend[v] == 0 && n.Synced.Session == 0 && peer.Synced.Session == 0 &&
+		!n.HoldLeg.Has(slot) {
+		out = append(out, Action{ActSync, id, arg})
+	}
+	return out
+}
+
+// bothIn: every copy that counts has both legs of v, so that losing one loses nothing.
+func (w *World) bothIn(v int) bool {
+	for i := range w.N {
+		d := &w.N[i].Disk
+		if d.Members != m.Both || d.Legs[v].Set != m.Both || w.N[i].bad(v) {
+			return false
+		}
+	}
+	return true
+}
+
 // takes is section 8: a replicated write is taken iff epoch and session are those of the grant or of its prepared tuple.
 func (n *Node) takes(f Frame) bool {
-	if !n.Up || !n.Granted || n.Grant.Mode != m.Paired || f.Session != n.Grant.Session {
+	if !n.Up || !n.Granted || n.Grant.Mode != m.Paired {
 		return false
 	}
-
-	return f.Epoch == n.Grant.Epoch && n.Grant.Prepared == 0 || n.Grant.Prepared != 0 && f.Epoch == n.Grant.Prepared
+	if mutant("M23") {
+		return true
+	}
+	return f.Session == n.Grant.Session && (f.Epoch == n.Grant.Epoch && n.Grant.Prepared == 0 || n.Grant.Prepared != 0 && f.Epoch == n.Grant.Prepared)
 }

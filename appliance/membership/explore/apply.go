@@ -29,16 +29,18 @@ func (p *Params) apply(w *World, a Action) error {
 		w.Left.Crash--
 		w.crash(a.Node)
 	case ActBoot:
-		n.Up, n.Shot = true, false
+		n.Up, n.Shot, n.Failed = true, false, n.Bad
 		return p.input(w, a.Node, m.Boot{Record: n.Disk})
 	case ActRestart:
 		return p.restart(w, a.Node, a.Arg == 1)
 	case ActConnect:
 		w.Left.Session--
-		w.Net = Net{Session: m.Session(w.Net.Count + 1), Count: w.Net.Count + 1}
-		for i := range w.N {
-			w.N[i].Out, w.N[i].Back = [volumes]Frame{}, [volumes]Frame{}
+		if a.Arg > 0 {
+			from := m.Node(a.Arg - 1)
+			w.Left.Ghost--
+			w.Ghost = Ghost{w.Net.Session, from.Peer(), w.Net.Q[from][0]}
 		}
+		w.Net = Net{Session: m.Session(w.Net.Count + 1), Count: w.Net.Count + 1}
 	case ActLearn:
 		w.Net.Learned[a.Node] = true
 		return p.input(w, a.Node, m.Connected{Session: w.Net.Session})
@@ -55,16 +57,32 @@ func (p *Params) apply(w *World, a Action) error {
 	case ActWant:
 		return p.input(w, a.Node, m.Want{Resource: m.ResourceID(a.Arg)})
 	case ActFound:
-		if w.RID == 0 || !mutant("R27 register") {
-			w.RID, w.Reg = w.RID+1, register.Content{} // CREATE(site, 0, {})
+		if w.RIDs == 0 || !mutant("R27 register") {
+			w.RIDs++
+			w.Store[w.RIDs-1] = Register{Known: true} // CREATE(site, 0, {})
 		}
-		return p.input(w, a.Node, founding(w.RID))
+		return p.input(w, a.Node, founding(w.RIDs))
 	case ActTick:
 		w.tick(a.Arg)
 	case ActDeliver, ActDeliverBeat, ActWitness, ActReply:
 		return p.arrives(w, a)
 	case ActFenceHit, ActFenceUnknown, ActFenceLate, ActVerdict:
 		return p.fencing(w, a)
+	case ActLeave, ActMove, ActArbiter, ActForce, ActDoc:
+		return p.ordered(w, a)
+	case ActDrained:
+		return p.input(w, a.Node, m.Drained{Resource: m.ResourceID(a.Arg), OK: true})
+	case ActEmpty:
+		w.Left.Empty--
+		for k := range w.Store {
+			w.Store[k].Known = false
+		}
+	case ActGhost:
+		g := w.Ghost
+		w.Ghost = Ghost{}
+		return p.input(w, a.Node, m.Received{Session: g.Session, Message: g.Message})
+	case ActLegLoss, ActFailed, ActRepair, ActSync, ActSynced:
+		return p.legChange(w, a)
 	default:
 		return p.replication(w, a)
 	}
@@ -84,6 +102,9 @@ func (p *Params) restart(w *World, id m.Node, lose bool) error {
 	}
 	n.strand(w)
 	n.Queue, n.Armed, n.Verdict, n.Proof = nil, 0, m.FenceResult{}, m.CopyDone{}
+	if e != (m.Event)(m.Resume{}) {
+		n.Failed = n.Bad
+	}
 	if lose {
 		w.Net.Q, w.Net.Beats = [2][queueMax]m.Message{}, [2][beatMax]m.Message{}
 	}
@@ -138,42 +159,76 @@ func (p *Params) arrives(w *World, a Action) error {
 		} else {
 			w.Packets[a.Arg] = Packet{}
 		}
-		if x.RID == w.RID { // the answer of an older register would say only that it was never written
-			w.ask(x)
-		}
+		w.ask(x)
 		return nil
 	default: // nothing for the others
 	}
 	x := w.Packets[a.Arg]
 	w.Packets[a.Arg] = Packet{}
 	op := m.OpCAS
-	if x.Kind == PushReply {
+	switch x.Kind {
+	case PushReply:
 		op = m.OpPush
+	case CreateReply:
+		op = m.OpCreate
+	default: // the others as below
 	}
 	return p.input(w, a.Node, m.WitnessReply{Op: op, Nonce: x.Nonce, RID: rid(x.RID), Result: x.Result, Register: x.Content})
 }
 
 // ask runs the witness's own code.
 func (w *World) ask(x Packet) {
-	reg := register.Register{Content: w.Reg}
+	if x.Kind == CreateRequest {
+		w.create(x)
+		return
+	}
 	reply := Packet{Kind: CASReply, From: x.From, RID: x.RID, Nonce: x.Nonce, Result: m.WitnessFailed}
+	if x.Kind == PushRequest {
+		reply.Kind = PushReply
+	}
+	if x.RID == 0 || !w.Store[x.RID-1].Known {
+		reply.Result = m.WitnessUnknown
+		w.packet(reply)
+		return
+	}
+	kept := &w.Store[x.RID-1].Content
+	reg := register.Register{Content: *kept}
 	var done bool
 	if x.Kind == CASRequest {
 		expected := content(x.Expected)
-		if mutant("M2") && uint64(x.Content.Ep) > uint64(w.Reg.Epoch) { // "newer epoch" is enough
-			expected = w.Reg
+		if mutant("M2") && uint64(x.Content.Ep) > uint64(kept.Epoch) { // "newer epoch" is enough
+			expected = *kept
 		}
 		reg, done, _ = reg.CAS(expected, content(x.Content))
 	} else {
-		reply.Kind = PushReply
 		reg, done, _ = reg.Push(register.Epoch(x.Content.Ep))
 	}
 	if done {
 		reply.Result = m.WitnessOK
 	}
-	w.Reg = reg.Content
+	*kept = reg.Content
 	reply.Content = m.RegisterContent{Ep: m.Epoch(reg.Content.Epoch), Set: m.Set(reg.Content.Set)}
 	w.packet(reply)
+}
+
+// create makes a register; a repeat of the same request gets the one that was made, unless it was forgotten since.
+func (w *World) create(x Packet) {
+	k := -1
+	for i, reg := range w.Store {
+		if reg.Nonce == x.Nonce && (reg.Known || mutant("N21") && reg.Nonce != 0) {
+			k = i
+		}
+	}
+	switch {
+	case k >= 0 && w.Store[k].Known:
+	case k >= 0: // N21: the node made the id, so an emptied store makes the same one again
+		w.Store[k] = Register{true, x.Nonce, content(x.Content)}
+	default:
+		k = int(w.RIDs)
+		w.RIDs++
+		w.Store[k] = Register{true, x.Nonce, content(x.Content)}
+	}
+	w.packet(Packet{Kind: CreateReply, From: x.From, RID: uint8(k + 1), Nonce: x.Nonce, Result: m.WitnessOK})
 }
 
 func content(c m.RegisterContent) register.Content {
@@ -221,6 +276,58 @@ func (w *World) shoot(id m.Node) {
 	}
 }
 
+func (p *Params) ordered(w *World, a Action) error {
+	e := w.order(a)
+	switch a.Kind {
+	case ActLeave:
+		w.Left.Leave--
+	case ActMove:
+		w.Left.Move--
+	case ActArbiter:
+		if m.ArbKind(a.Arg) == m.ArbFence {
+			w.Left.Arbiter--
+		} else {
+			w.Left.Witness--
+		}
+	case ActDoc:
+		w.Left.Doc--
+	case ActForce:
+		w.Left.Force--
+		w.Forced = w.Forced || a.Arg == 0
+	default: // nothing for the others
+	}
+	return p.input(w, a.Node, e)
+}
+
+func (p *Params) legChange(w *World, a Action) error {
+	n, peer, v := w.node(a.Node), w.node(a.Node.Peer()), m.VolumeSlot(a.Arg)
+	switch a.Kind {
+	case ActLegLoss:
+		w.Left.LegLoss--
+		n.Bad |= 1 << v
+		n.Failed |= 1 << v
+	case ActFailed:
+		n.Failed &^= 1 << v
+		return p.input(w, a.Node, m.LegFailed{Volume: v})
+	case ActRepair:
+		n.Bad &^= 1 << v
+	case ActSync:
+		if !mutant("N11") {
+			peer.Leg[v] = n.Leg[v]
+		}
+		done := m.LegSynced{Session: n.Grant.Session, Volume: v, Digest: m.Digest{1 + n.Leg[v], uint8(v)}}
+		n.Synced, peer.Synced = done, done
+		n.HoldLeg |= 1 << v
+		peer.HoldLeg |= 1 << v
+	case ActSynced:
+		e := n.Synced
+		n.Synced = m.LegSynced{}
+		return p.input(w, a.Node, e)
+	default: // nothing for the others
+	}
+	return nil
+}
+
 func (p *Params) replication(w *World, a Action) error {
 	n, peer, v := w.node(a.Node), w.node(a.Node.Peer()), int(a.Arg)
 	switch a.Kind {
@@ -240,7 +347,7 @@ func (p *Params) replication(w *World, a Action) error {
 			return fmt.Errorf("I3b in-order: write %d over %d on leg %v of volume %d", n.Pend[v], n.Leg[v], a.Node, v)
 		}
 		n.Leg[v] = n.Pend[v]
-		if n.Grant.Mode == m.Paired {
+		if n.Grant.Mode == m.Paired && n.legCounts(v, a.Node.Peer()) {
 			n.Out[v], n.Back[v] = Frame{n.Pend[v], n.Grant.Session, n.Grant.Epoch}, Frame{}
 		}
 	case ActFrame:
@@ -251,12 +358,12 @@ func (p *Params) replication(w *World, a Action) error {
 		n.Leg[v] = f.Write
 		peer.Out[v], peer.Back[v] = Frame{}, f
 	case ActAck:
-		if n.Leg[v] < n.Pend[v] || peer.Leg[v] < n.Pend[v] {
+		if n.legCounts(v, a.Node) && n.Leg[v] < n.Pend[v] || peer.Leg[v] < n.Pend[v] {
 			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on legs %d and %d", n.Pend[v], v, n.Leg[v], peer.Leg[v])
 		}
 		w.acknowledge(a.Node, v)
 	case ActAlone:
-		if n.Grant.Mode == m.Paired && peer.Leg[v] < n.Pend[v] {
+		if n.Grant.Mode == m.Paired && n.legCounts(v, a.Node.Peer()) && peer.Leg[v] < n.Pend[v] {
 			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on one leg", n.Pend[v], v)
 		}
 		w.acknowledge(a.Node, v)
@@ -271,18 +378,20 @@ func (w *World) acknowledge(id m.Node, v int) {
 	n.Pend[v], n.Out[v], n.Back[v] = 0, Frame{}, Frame{}
 }
 
-// copyLegs: from the solo node; between two members each volume from its owner, as the coordinator knows it.
+// copyLegs: from the leg that is in where only one is; between two that are, from the solo node, or from the volume's
+// owner, as the coordinator knows it.
 func (w *World) copyLegs(id m.Node) {
 	n, t := w.node(id), w.node(id.Peer())
 	for v := range volumes {
 		if mutant("M16") && n.Grant.Mode == m.Resolving {
 			continue
 		}
-		if n.Grant.Mode == m.Solo || n.ownsVolume(v) {
-			t.Leg[v] = n.Leg[v]
-		} else {
-			n.Leg[v] = t.Leg[v]
+		from, to := n, t
+		switch {
+		case !n.legCounts(v, id), n.legCounts(v, id.Peer()) && n.Grant.Mode != m.Solo && !n.ownsVolume(v):
+			from, to = t, n
 		}
+		to.Leg[v] = from.Leg[v]
 	}
 	proof := m.CopyDone{Session: n.CopyOut, Digest: m.Digest{n.Leg[0], n.Leg[1]}}
 	n.Proof, t.Proof = proof, proof
@@ -296,7 +405,7 @@ func founding(k uint8) m.Found {
 		f.Owners[r] = m.Owner{Node: m.A, Version: 1}
 	}
 	for v := range volumes {
-		f.Legs[v] = m.VolumeLegs{Set: m.Both, Version: 1}
+		f.Legs[v] = m.VolumeLegs{Set: m.Both, Resource: m.ResourceID(v + 1), Version: 1}
 	}
 	return f
 }

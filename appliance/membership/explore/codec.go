@@ -135,9 +135,10 @@ func (c *coder) world(w *World) {
 		c.node(&w.N[i], m.Node(i))
 	}
 	c.net(&w.Net)
-	small(c, &w.Reg.Epoch)
-	small(c, &w.Reg.Set)
-	c.byte(&w.RID)
+	for k := range w.Store {
+		c.register(&w.Store[k])
+	}
+	c.byte(&w.RIDs)
 	c.packets(w)
 	for _, b := range w.Left.fields() {
 		c.byte(b)
@@ -147,13 +148,23 @@ func (c *coder) world(w *World) {
 		c.byte(&w.Acked[v])
 	}
 	c.byte(&w.Writes)
+	c.doc(&w.Doc)
+	c.flag(&w.Forced)
+	c.session(&w.Ghost.Session)
+	if w.Ghost.Session != 0 {
+		small(c, &w.Ghost.To)
+		c.message(&w.Ghost.Message)
+	}
 	if c.reading {
 		w.Nonces = 200 // above every renamed one
 	}
 }
 
 func (b *Budget) fields() []*uint8 {
-	return []*uint8{&b.Crash, &b.Cut, &b.Dup, &b.Unknown, &b.Late, &b.Write, &b.Restart, &b.Session, &b.Skew}
+	return []*uint8{
+		&b.Crash, &b.Cut, &b.Dup, &b.Unknown, &b.Late, &b.Write, &b.Restart, &b.Session, &b.Skew, &b.Ghost, &b.Leave, &b.Move,
+		&b.Arbiter, &b.Witness, &b.Empty, &b.Force, &b.Doc, &b.LegLoss,
+	}
 }
 
 func (c *coder) node(n *Node, id m.Node) {
@@ -170,6 +181,7 @@ func (c *coder) node(n *Node, id m.Node) {
 		c.byte(&n.Leg[v])
 	}
 	small(c, &n.Late)
+	small(c, &n.Bad)
 	c.flag(&n.Shot)
 	if !n.Up {
 		return
@@ -194,6 +206,28 @@ func (c *coder) node(n *Node, id m.Node) {
 	c.session(&n.CopyOut)
 	c.session(&n.Proof.Session)
 	c.digest(&n.Proof.Digest)
+	small(c, &n.HoldLeg)
+	small(c, &n.Drain)
+	small(c, &n.Failed)
+	c.session(&n.Synced.Session)
+	if n.Synced.Session != 0 {
+		small(c, &n.Synced.Volume)
+		c.digest(&n.Synced.Digest)
+	}
+}
+
+func (c *coder) register(r *Register) {
+	if c.maybe(r.Known || r.Nonce != 0) {
+		c.flag(&r.Known)
+		c.nonce(&r.Nonce)
+		small(c, &r.Content.Epoch)
+		small(c, &r.Content.Set)
+	}
+}
+
+func (c *coder) doc(d *m.DocRef) {
+	small(c, &d.Ep)
+	small(c, &d.Version)
 }
 
 func (c *coder) core(s *m.State, disk *m.Record) {
@@ -235,6 +269,7 @@ func (c *coder) core(s *m.State, disk *m.Record) {
 		small(c, &s.Push.Ep)
 	}
 	c.flag(&s.PairedHere)
+	c.changes(s)
 	for i := range s.Beats {
 		c.nonce(&s.Beats[i].Nonce)
 		if s.Beats[i].Nonce == 0 {
@@ -259,13 +294,55 @@ func (c *coder) record(r *m.Record) {
 	c.arb(&r.Arb)
 	c.flag(&r.Consistent)
 	small(c, &r.Fenced)
+	c.doc(&r.Docs[m.DocSite])
+	c.doc(&r.Pending[m.DocSite])
+	small(c, &r.Forced.Counter)
+	if r.Forced.Counter != 0 {
+		small(c, &r.Forced.Ep)
+		small(c, &r.Forced.Members)
+		small(c, &r.Forced.Prep)
+	}
+}
+
+// changes codes what R18-R26 keep in the state.
+func (c *coder) changes(s *m.State) {
+	c.nonce(&s.Create.Nonce)
+	if s.Create.Nonce != 0 {
+		small(c, &s.Create.Ep)
+		small(c, &s.Create.Set)
+	}
+	small(c, &s.Change.Number)
+	if s.Change.Number != 0 {
+		c.arb(&s.Change.Target)
+		c.flag(&s.Change.Dropped)
+	}
+	small(c, &s.Changes)
+	small(c, &s.Draining)
+	small(c, &s.Gives)
+	c.doc(&s.Writing[m.DocSite])
+	c.nonce(&s.Claim.Nonce)
+	if s.Claim.Nonce != 0 {
+		c.rid(&s.Claim.RID)
+		c.content(&s.Claim.Expected)
+		c.content(&s.Claim.New)
+	}
+	for v := range volumes {
+		small(c, &s.LegWork[v])
+	}
+	small(c, &s.BadLegs)
+	c.legProof(&s.LegProof)
+	c.legProof(&s.LegOffer.Proof)
+	small(c, &s.LegOffer.Version)
+}
+
+func (c *coder) legProof(p *m.LegProof) {
+	small(c, &p.Volume)
+	c.digest(&p.Digest)
 }
 
 func (c *coder) arb(a *m.Arb) {
 	small(c, &a.Kind)
-	if a.Kind == m.ArbWitness {
-		c.rid(&a.RID)
-	}
+	c.rid(&a.RID) // fence has one only in mutant N5
 }
 
 func (c *coder) rid(id *m.ID) {
@@ -282,6 +359,7 @@ func (c *coder) tuple(t *m.Prepared) {
 	small(c, &t.Ep)
 	c.tables(&t.Owners, &t.Legs)
 	c.arb(&t.Arb)
+	c.doc(&t.Docs[m.DocSite])
 	c.digest(&t.Digest)
 }
 
@@ -292,7 +370,11 @@ func (c *coder) tables(o *m.Owners, l *m.Legs) {
 	}
 	for v := range volumes {
 		small(c, &l[v].Set)
+		c.flag(&l[v].Pending)
 		small(c, &l[v].Version)
+		if c.reading && l[v].Version != 0 {
+			l[v].Resource = m.ResourceID(v + 1)
+		}
 	}
 }
 

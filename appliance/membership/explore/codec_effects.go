@@ -39,6 +39,8 @@ const (
 	tagArm
 	tagReport
 	tagPower
+	tagCreate
+	tagDrain
 )
 
 func (c *coder) writeEffect(e m.Effect) {
@@ -66,6 +68,12 @@ func (c *coder) writeEffect(e m.Effect) {
 	case m.PushWitness:
 		tag(tagPush)
 		c.push(&e)
+	case m.Drain:
+		tag(tagDrain)
+		small(c, &e.Resources)
+	case m.CreateRegister:
+		tag(tagCreate)
+		c.create(&e)
 	case m.Start:
 		tag(tagStart)
 		c.start(&e)
@@ -115,6 +123,12 @@ func (c *coder) readEffect() m.Effect {
 		return read(c, c.ask)
 	case tagPush:
 		return read(c, c.push)
+	case tagDrain:
+		var e m.Drain
+		small(c, &e.Resources)
+		return e
+	case tagCreate:
+		return read(c, c.create)
 	case tagStart:
 		return read(c, c.start)
 	case tagFence:
@@ -162,6 +176,11 @@ func (c *coder) push(e *m.PushWitness) {
 	c.rid(&e.RID)
 	c.nonce(&e.Nonce)
 	small(c, &e.Ep)
+}
+
+func (c *coder) create(e *m.CreateRegister) {
+	c.nonce(&e.Nonce)
+	c.content(&e.Content)
 }
 
 func (c *coder) start(e *m.Start) {
@@ -219,15 +238,21 @@ func (c *coder) writeMessage(msg m.Message) {
 		small(c, &x.Ep)
 	case m.BeatMsg:
 		tag(6)
-		c.nonce(&x.Nonce)
-		small(c, &x.Ep)
-		small(c, &x.Prep)
+		c.beat(&x)
 	case m.BeatAck:
 		tag(7)
-		c.nonce(&x.Nonce)
-		small(c, &x.Ep)
-		small(c, &x.Prep)
+		b := m.BeatMsg(x)
+		c.beat(&b)
+	default:
+		c.writeChange(msg)
 	}
+}
+
+func (c *coder) beat(x *m.BeatMsg) {
+	c.nonce(&x.Nonce)
+	small(c, &x.Ep)
+	small(c, &x.Prep)
+	c.arb(&x.Arb)
 }
 
 func (c *coder) readMessage() m.Message {
@@ -257,16 +282,12 @@ func (c *coder) readMessage() m.Message {
 		return x
 	case 6:
 		var x m.BeatMsg
-		c.nonce(&x.Nonce)
-		small(c, &x.Ep)
-		small(c, &x.Prep)
+		c.beat(&x)
 		return x
 	case 7:
-		var x m.BeatAck
-		c.nonce(&x.Nonce)
-		small(c, &x.Ep)
-		small(c, &x.Prep)
-		return x
+		var x m.BeatMsg
+		c.beat(&x)
+		return m.BeatAck(x)
 	}
-	return nil
+	return c.readChange(tag)
 }

@@ -69,10 +69,9 @@ func (p *Params) perform(w *World, id m.Node, e m.Effect) error {
 	case m.Stop:
 		n.stop(e)
 	case m.Grant:
-		n.Hold = n.Hold && n.Granted && e.Grant.SameStage(n.Grant) && !mutant("hold")
-		n.Granted, n.Grant = true, e.Grant
+		n.grant(e.Grant)
 	case m.Revoke:
-		n.Granted, n.Grant, n.Hold, n.Pend = false, m.GrantContent{}, false, [volumes]uint8{}
+		n.Granted, n.Grant, n.Hold, n.HoldLeg, n.Drain, n.Pend = false, m.GrantContent{}, false, 0, 0, [volumes]uint8{}
 	case m.Start:
 		if n.live() && n.Grant.Epoch == e.Epoch && !p.NoRun {
 			n.Run |= 1 << e.Resource
@@ -83,6 +82,10 @@ func (p *Params) perform(w *World, id m.Node, e m.Effect) error {
 		w.packet(Packet{Kind: CASRequest, From: id, RID: e.RID[1], Nonce: e.Nonce, Expected: e.Expected, Content: e.New})
 	case m.PushWitness:
 		w.packet(Packet{Kind: PushRequest, From: id, RID: e.RID[1], Nonce: e.Nonce, Content: m.RegisterContent{Ep: e.Ep, Set: m.Both}})
+	case m.Drain:
+		n.Drain = e.Resources
+	case m.CreateRegister:
+		w.packet(Packet{Kind: CreateRequest, From: id, Nonce: e.Nonce, Content: e.Content})
 	case m.Fence:
 		n.FenceOut = e.Attempt
 	case m.CancelFence:
@@ -97,6 +100,23 @@ func (p *Params) perform(w *World, id m.Node, e m.Effect) error {
 		}
 	}
 	return nil
+}
+
+// grant replaces the last one. What is held since a barrier stays held while the stage, or the legs, are the same.
+func (n *Node) grant(g m.GrantContent) {
+	same := n.Granted && g.SameStage(n.Grant)
+	n.Hold = n.Hold && same && !mutant("hold")
+	for v := range m.VolumeSlot(volumes) {
+		if !same || !g.SameLegs(n.Grant, v) || mutant("hold") {
+			n.HoldLeg &^= 1 << v
+		}
+	}
+	for r := m.ResourceID(1); r < resources; r++ {
+		if !same || g.Owners[r] != n.Grant.Owners[r] {
+			n.Drain &^= 1 << r
+		}
+	}
+	n.Granted, n.Grant = true, g
 }
 
 // stop kills runners and revokes their exports: what their clients waited for is gone with them.
@@ -122,7 +142,7 @@ func (w *World) send(id m.Node, msg m.Message) {
 		return
 	}
 	q := &w.Net.Q[id]
-	if _, again := msg.(m.Commit); again && slices.Contains(q[:], msg) {
+	if repeated(msg) && slices.Contains(q[:], msg) {
 		return
 	}
 	for i := range q {
@@ -131,6 +151,15 @@ func (w *World) send(id m.Node, msg m.Message) {
 			return
 		}
 	}
+}
+
+// repeated messages come again until they are answered.
+func repeated(msg m.Message) bool {
+	switch msg.(type) {
+	case m.Hello, m.Join, m.Prepare, m.PreparedMsg, m.Yield:
+		return false
+	}
+	return true
 }
 
 // sendBeat: a full lane loses its oldest.
@@ -179,17 +208,26 @@ func (w *World) persist(id m.Node, r m.Record) error {
 	if r.Seq <= old.Seq || r.Ep < old.Ep || r.High < old.High {
 		return fmt.Errorf("I9 monotone: %v records epoch %d after %d", id, r.Ep, old.Ep)
 	}
+	if old.Members == m.Only(id) && r.Members != m.Both && !r.Members.Has(id) {
+		return fmt.Errorf("erased: %v went on alone since epoch %d and gives that up for the record of its peer", id, old.Ep)
+	}
 	n.Disk = r
+	if d := r.Docs[m.DocSite]; newerDoc(d, w.Doc) {
+		w.Doc = d
+	}
+	if w.Forced {
+		return nil
+	}
 	// The commit is the first record of the epoch (R16). R16b only learns of it, and may do so when the other has gone on.
 	first := w.N[id.Peer()].Disk.Ep < r.Ep
 	if r.Members == m.Both && first && (r.Ep != old.Ep || old.Members != m.Both) {
 		for v := range volumes {
-			if w.N[m.A].Leg[v] != w.N[m.B].Leg[v] {
+			if r.Legs[v].Set == m.Both && w.N[m.A].Leg[v] != w.N[m.B].Leg[v] {
 				return fmt.Errorf("I4 honest-commit: %v commits {a,b} at epoch %d, legs of volume %d have writes %d and %d",
 					id, r.Ep, v, w.N[m.A].Leg[v], w.N[m.B].Leg[v])
 			}
 			for k := range w.N {
-				if w.N[k].Leg[v] < w.Acked[v] {
+				if r.Legs[v].Set.Has(m.Node(k)) && w.N[k].Leg[v] < w.Acked[v] {
 					return fmt.Errorf("I4 honest-commit: %v commits {a,b} at epoch %d, leg %v of volume %d has write %d of %d",
 						id, r.Ep, m.Node(k), v, w.N[k].Leg[v], w.Acked[v])
 				}
@@ -198,3 +236,6 @@ func (w *World) persist(id m.Node, r m.Record) error {
 	}
 	return nil
 }
+
+// newerDoc compares two versions of a document.
+func newerDoc(x, y m.DocRef) bool { return x.Ep > y.Ep || x.Ep == y.Ep && x.Version > y.Version }

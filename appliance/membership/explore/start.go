@@ -55,6 +55,9 @@ func (p *Params) found(w *World) error {
 		w.crash(m.B)
 		calm.Link = false
 		return calm.settle(w)
+	case FromFence:
+		w.Left.Arbiter = 1
+		return calm.settle(w)
 	default: // the others as below
 	}
 	return nil

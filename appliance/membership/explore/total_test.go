@@ -55,6 +55,9 @@ func oddInputs(t *testing.T, n *Node, peer m.State) {
 		}
 	}
 	try(t, n, m.PeerLost{Session: session}, true)
+	if s.Allows(m.LegSynced{}) == m.Granted { // volume 0 exists
+		try(t, n, m.LegSynced{Session: session, Digest: m.Digest{1}}, true)
+	}
 	try(t, n, m.CopyDone{Session: session}, true)
 	try(t, n, m.CopyFailed{Session: session}, true)
 	try(t, n, m.FenceResult{Attempt: nonce, Verdict: m.Confirmed}, true)
@@ -76,6 +79,27 @@ func oddInputs(t *testing.T, n *Node, peer m.State) {
 		m.CopyFailed{Session: s.Session},
 		m.PeerPowered{},
 		m.PeerPowered{OK: true},
+		m.Drained{Resource: 1, OK: true},
+		m.Drained{Resource: 200, OK: true},
+		m.Leave{},
+		m.Leave{Waiting: true},
+		m.Move{Resource: m.PairResource},
+		m.Move{Resource: 1},
+		m.Move{Resource: 200},
+		m.SetArbiter{},
+		m.SetArbiter{Kind: m.ArbFence},
+		m.SetArbiter{Kind: m.ArbWitness},
+		m.PeerOff{Epoch: s.Rec.Ep},
+		m.PeerOff{Epoch: 99},
+		m.ForceSolo{},
+		m.ForceSolo{PeerOff: true},
+		m.ChangeDoc{Ref: m.DocRef{Ep: s.Rec.Ep, Version: 9}},
+		m.ChangeDoc{Doc: 9},
+		m.ChangeDoc{Writer: 200},
+		m.LegFailed{Volume: 1},
+		m.LegFailed{Volume: 99},
+		m.LegSynced{Session: s.Session, Volume: 1, Digest: m.Digest{1}},
+		m.LegSynced{Session: s.Session, Volume: 99},
 	} {
 		try(t, n, e, false)
 	}
@@ -92,6 +116,34 @@ func messages(s m.State) []m.Message {
 		m.Commit{Ep: s.Rec.High},
 		m.BeatMsg{Nonce: 5},
 		m.BeatAck{Nonce: 5},
+		m.Yield{Record: s.Rec},
+		m.Yield{},
+		m.Give{Resource: 1, Version: 9},
+		m.Give{Resource: 200, Version: 9},
+		m.Taken{Resource: 1, Version: s.Rec.Owners[1].Version},
+		m.Taken{Resource: 200},
+		m.WDrop{Number: 1, Target: m.Arb{Kind: m.ArbFence}},
+		m.WDropped{Number: 1},
+		m.WSet{Number: s.Changes, Target: m.Arb{Kind: m.ArbFence}},
+		m.DocPrepare{Ref: m.DocRef{Ep: s.Rec.Ep, Version: 9}},
+		m.DocPrepare{Doc: 9},
+		m.DocPrepared{Ref: s.Rec.Docs[0]},
+		m.DocPrepared{Doc: 9},
+		m.DocCommit{Ref: s.Rec.Pending[0]},
+		m.DocCommit{Doc: 9},
+		m.LegBad{Volume: 1},
+		m.LegBad{Volume: 99},
+		m.LegOut{Volume: 1, Out: s.Cfg.Self, Version: s.Rec.Legs[1].Version + 1},
+		m.LegOut{Volume: 1, Out: s.Cfg.Self.Peer(), Version: s.Rec.Legs[1].Version + 1},
+		m.LegOut{Volume: 99},
+		m.LegOutOK{Volume: 1, Version: s.Rec.Legs[1].Version},
+		m.LegOutOK{Volume: 99},
+		m.LegPrepare{Volume: 1, Version: s.Rec.Legs[1].Version + 1},
+		m.LegPrepare{Volume: 99, Version: 1},
+		m.LegPrepared{Volume: 1, Version: s.Rec.Legs[1].Version + 1},
+		m.LegPrepared{Volume: 99},
+		m.LegCommit{Volume: 1, Version: s.Rec.Legs[1].Version},
+		m.LegCommit{Volume: 99},
 	}
 }
 

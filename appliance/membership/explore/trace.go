@@ -35,12 +35,20 @@ func (w *World) witness() string {
 			flying += fmt.Sprintf(" %v:cas(%d,%v→%d,%v)", x.From, x.Expected.Ep, x.Expected.Set, x.Content.Ep, x.Content.Set)
 		case PushRequest:
 			flying += fmt.Sprintf(" %v:push(%d)", x.From, x.Content.Ep)
-		case CASReply, PushReply:
+		case CreateRequest:
+			flying += fmt.Sprintf(" %v:create(%d,%v)", x.From, x.Content.Ep, x.Content.Set)
+		case CASReply, PushReply, CreateReply:
 			flying += fmt.Sprintf(" →%v:%d(%d,%v)", x.From, x.Result, x.Content.Ep, x.Content.Set)
 		default: // nothing for the others
 		}
 	}
-	return fmt.Sprintf("reg (%d,%v)%s acked %v", w.Reg.Epoch, m.Set(w.Reg.Set), flying, w.Acked)
+	store := ""
+	for k, reg := range w.Store {
+		if reg.Known {
+			store += fmt.Sprintf(" %d:(%d,%v)", k+1, reg.Content.Epoch, m.Set(reg.Content.Set))
+		}
+	}
+	return fmt.Sprintf("reg%s%s acked %v", store, flying, w.Acked)
 }
 
 // String is one node in one line.
@@ -49,6 +57,22 @@ func (n *Node) String() string {
 	disk := fmt.Sprintf("%d%v", d.Ep, d.Members)
 	if d.Prep.Ep != 0 {
 		disk += fmt.Sprintf("+%d", d.Prep.Ep)
+	}
+	switch d.Arb.Kind {
+	case m.ArbNone:
+		disk += " none"
+	case m.ArbFence:
+		disk += " fence"
+	default:
+		disk += fmt.Sprintf(" r%d", d.Arb.RID[1])
+	}
+	for v := range volumes {
+		if l := d.Legs[v]; l.Set != m.Both && l.Version != 0 {
+			disk += fmt.Sprintf(" v%d%v", v, l.Set)
+			if l.Pending {
+				disk += "+"
+			}
+		}
 	}
 	if !n.Up {
 		return fmt.Sprintf("%v off %s legs %v", n.Core.Cfg.Self, disk, n.Leg)

@@ -12,9 +12,11 @@ const (
 	queueMax   = 6 // control messages of one direction
 	beatMax    = 2 // beats and acks of one direction; a new one beyond replaces (loses) the oldest
 	packetMax  = 8 // witness requests and replies in flight; one beyond is lost
+	registers  = 4 // that a world can make
 	clockBase  = membership.Boottime(100)
 	leaseTicks = membership.Boottime(2)
 	waitTicks  = membership.Boottime(4)
+	forceGap   = membership.Epoch(40) // far above what a world reaches
 )
 
 var theSite = membership.ID{1}
@@ -27,14 +29,31 @@ func rid(k uint8) membership.ID { return membership.ID{2, k} }
 type World struct {
 	N       [2]Node
 	Net     Net
-	Reg     register.Content // of the newest register; older ones were never written (R27)
-	RID     uint8
+	Store   [registers]Register // of the witness; the id of slot k is k+1
+	RIDs    uint8               // registers made so far: an id is never given twice
 	Packets [packetMax]Packet
 	Left    Budget
 	Drift   int8 // clock of a minus clock of b, since the begin
 	Nonces  membership.Nonce
-	Acked   [volumes]uint8 // newest acknowledged write: the oracle, which no node can see
-	Writes  uint8          // number of the last write
+	Acked   [volumes]uint8    // newest acknowledged write: the oracle, which no node can see
+	Writes  uint8             // number of the last write
+	Doc     membership.DocRef // newest acknowledged version of the site document: the oracle of I12
+	Forced  bool              // a person has overridden (R26)
+	Ghost   Ghost
+}
+
+// Ghost is a message of a session that has ended and arrives after all.
+type Ghost struct {
+	Session membership.Session // 0: none
+	To      membership.Node
+	Message membership.Message
+}
+
+// Register is one register of the witness.
+type Register struct {
+	Known   bool // false: never made, or forgotten by a store that was emptied
+	Nonce   membership.Nonce
+	Content register.Content
 }
 
 // Node is one machine: duetd's core, the record device, duet-mirrord, the VMs, the fence driver.
@@ -53,6 +72,9 @@ type Node struct {
 	Pend    [volumes]uint8          // issued here and not acknowledged
 	Out     [volumes]Frame          // replicated write on its way to the peer
 	Back    [volumes]Frame          // its ack on its way back to this node
+	HoldLeg membership.Volumes      // of these volumes writes are held since the barrier of R24
+	Drain   membership.Resources    // new requests to their volumes are held (R22)
+	Bad     membership.Volumes      // legs that take no more writes; what is on them can be read
 	Run     membership.Resources    // what really runs
 
 	FenceOut membership.Nonce // the fence driver works on this attempt
@@ -60,7 +82,9 @@ type Node struct {
 	Verdict  membership.FenceResult
 	CopyOut  membership.Session // Copy was ordered here
 	Proof    membership.CopyDone
-	Shot     bool // off by fencing
+	Synced   membership.LegSynced // duet-mirrord has proved a barrier of R24
+	Failed   membership.Volumes   // LegFailed is on its way to the core
+	Shot     bool                 // off by fencing
 }
 
 // Stray is a fencing order without a fence driver that waits for its result.
@@ -94,7 +118,7 @@ type Net struct {
 type Packet struct {
 	Kind     PacketKind
 	From     membership.Node // who asked
-	RID      uint8
+	RID      uint8           // 0 in a CREATE
 	Nonce    membership.Nonce
 	Expected membership.RegisterContent
 	Content  membership.RegisterContent
@@ -111,11 +135,14 @@ const (
 	PushRequest
 	CASReply
 	PushReply
+	CreateRequest
+	CreateReply
 )
 
 // Budget is what the environment may still do. It is part of the state.
 type Budget struct {
-	Crash, Cut, Dup, Unknown, Late, Write, Restart, Session, Skew uint8
+	Crash, Cut, Dup, Unknown, Late, Write, Restart, Session, Skew, Ghost uint8
+	Leave, Move, Arbiter, Witness, Empty, Force, Doc, LegLoss            uint8 // orders and losses of R18-R26; Witness: a fresh register
 }
 
 // Params is one world: what is possible in it at all, and how much.
@@ -143,6 +170,7 @@ const (
 	FromPaired                 // committed, register confirmed, VMs running
 	FromPowerless              // committed, both nodes off
 	FromSolo                   // a solo, b off and fenced
+	FromFence                  // committed, fencing is the arbiter of both, no witness
 )
 
 func (w *World) node(n membership.Node) *Node { return &w.N[n] }
@@ -159,6 +187,12 @@ func (n *Node) live() bool {
 	return n.Up && n.Granted && (n.Grant.Mode == membership.Solo || n.Clock < n.Grant.Deadline)
 }
 
+// legCounts says whether the grant counts id's leg of v as one that holds everything.
+func (n *Node) legCounts(v int, id membership.Node) bool { return n.Grant.Legs[v].Set.Has(id) }
+
+// bad says whether this node's leg of v takes no more writes.
+func (n *Node) bad(v int) bool { return n.Bad.Has(membership.VolumeSlot(v)) }
+
 func (n *Node) ownsVolume(v int) bool {
 	o := n.Grant.Owners[v+1]
 	return o.Version != 0 && o.Node == n.Core.Cfg.Self
@@ -168,7 +202,7 @@ func (n *Node) ownsVolume(v int) bool {
 func (w *World) crash(id membership.Node) {
 	n := w.node(id)
 	n.strand(w)
-	w.N[id] = Node{Core: membership.State{Cfg: n.Core.Cfg}, Disk: n.Disk, Leg: n.Leg, Clock: n.Clock, Late: n.Late}
+	w.N[id] = Node{Core: membership.State{Cfg: n.Core.Cfg}, Disk: n.Disk, Leg: n.Leg, Bad: n.Bad, Clock: n.Clock, Late: n.Late}
 	w.Net.Learned[id] = true
 }
 
@@ -190,6 +224,6 @@ func config(self membership.Node) membership.Config {
 	}
 	return membership.Config{
 		Self: self, Lease: leaseTicks, PeerWait: wait,
-		Bias: 1, BootWait: 1, AskAgain: 1, FenceAgain: 1, PowerOnWait: 1, CommitAgain: 1,
+		Bias: 1, BootWait: 1, AskAgain: 1, FenceAgain: 1, PowerOnWait: 1, CommitAgain: 1, ForceGap: forceGap,
 	}
 }

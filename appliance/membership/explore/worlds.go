@@ -37,6 +37,42 @@ var (
 			Budget: Budget{Cut: 1, Session: 2},
 		}),
 		world(Params{
+			Name: "leave", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Leave: 1, Move: 1, Session: 1},
+		}),
+		world(Params{
+			Name: "leave-cut", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{Leave: 1, Crash: 1, Cut: 1},
+		}),
+		world(Params{
+			Name: "move", Start: FromPaired, Eager: true, Witness: true,
+			Budget: Budget{Move: 1, Crash: 1, Cut: 1},
+		}),
+		world(Params{
+			Name: "drop", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{Arbiter: 1, Crash: 1, Cut: 1},
+		}),
+		world(Params{
+			Name: "fence-mode", Start: FromFence, Eager: true, Link: true, NoRun: true,
+			Budget: Budget{Crash: 1, Cut: 1, Session: 1},
+		}),
+		world(Params{
+			Name: "admit", Start: FromFence, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{Witness: 1, Crash: 1, Cut: 1},
+		}),
+		world(Params{
+			Name: "document", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{Doc: 1, Crash: 1, Cut: 1},
+		}),
+		world(Params{
+			Name: "leg", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{LegLoss: 1, Cut: 1, Write: 1},
+		}),
+		world(Params{
+			Name: "force", Start: FromPowerless, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{Force: 1},
+		}),
+		world(Params{
 			Name: "lease-end", Start: FromPaired, Clocks: true, Eager: true, Witness: true, NoFence: true,
 			Budget: Budget{Cut: 1, Skew: 1},
 		}),
@@ -70,15 +106,37 @@ var (
 		}),
 		world(Params{
 			Name: "walk", Start: FromPaired, Witness: true, Link: true, Beats: true,
-			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16},
+			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16, Ghost: 2},
 		}),
 		world(Params{
 			Name: "walk-clocks", Start: FromPaired, Clocks: true, Beats: true, Witness: true, Link: true,
-			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16, Skew: 1},
+			Budget: Budget{Crash: 5, Cut: 5, Dup: 4, Unknown: 2, Late: 1, Write: 8, Restart: 3, Session: 16, Skew: 1, Ghost: 1},
 		}),
 		world(Params{
 			Name: "walk-fresh", Start: FromFresh, Clocks: true, Beats: true, Witness: true, Link: true,
 			Budget: Budget{Crash: 4, Cut: 4, Dup: 2, Unknown: 1, Write: 4, Restart: 2, Session: 12, Skew: 1},
+		}),
+		world(Params{
+			Name: "walk-orders", Start: FromPaired, Witness: true, Link: true, Beats: true,
+			Budget: Budget{
+				Crash: 4, Cut: 5, Dup: 3, Unknown: 2, Late: 1, Write: 6, Restart: 3, Session: 14, Ghost: 1,
+				Leave: 3, Move: 4, Arbiter: 2, Witness: 2, Empty: 1, Doc: 4, LegLoss: 2,
+			},
+		}),
+		world(Params{
+			Name: "walk-arbiter", Start: FromPaired, Eager: true, Witness: true, Link: true, Beats: true, NoRun: true,
+			Budget: Budget{Crash: 3, Cut: 6, Dup: 4, Restart: 1, Session: 14, Leave: 2, Move: 2, Arbiter: 3, Witness: 3, Empty: 1},
+		}),
+		world(Params{
+			Name: "walk-fence", Start: FromFence, Clocks: true, Beats: true, Witness: true, Link: true,
+			Budget: Budget{
+				Crash: 4, Cut: 5, Dup: 3, Unknown: 2, Late: 1, Write: 6, Restart: 3, Session: 12, Skew: 1,
+				Leave: 1, Move: 2, Arbiter: 2, Witness: 2,
+			},
+		}),
+		world(Params{
+			Name: "walk-force", Start: FromPaired, Eager: true, Witness: true, Link: true, Beats: true, NoRun: true,
+			Budget: Budget{Crash: 6, Cut: 4, Dup: 1, Write: 4, Restart: 1, Session: 10, Force: 3, Arbiter: 1},
 		}),
 	}
 )
