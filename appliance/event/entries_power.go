@@ -23,6 +23,12 @@ var fenceEntries = []Entry{
 		Next: "Look at the console of node {node}", Command: "duet fence status",
 	},
 	{
+		Code: BMCSaysOff, Severity: Critical, Title: "A BMC says off and its node is heard",
+		What: "The BMC of a node says off, and the node is heard",
+		Why:  "It lies, or it belongs to something else: what it says of that node cannot be believed",
+		Next: "Check the address of the BMC and its own page", Command: "duet fence status",
+	},
+	{
 		Code: WrongBMC, Severity: Critical, Title: "Another system answers at the address of a BMC",
 		What: "Another system answers at the address of a node's BMC",
 		Why:  "Switching it could turn the survivor off; nothing is switched by it",
@@ -69,6 +75,18 @@ var fenceEntries = []Entry{
 		What: "The BMC of a node cannot be used",
 		Why:  "Fencing by it gives no evidence",
 		Next: "Look at the page and the log of the BMC", Command: "duet fence status",
+	},
+	{
+		Code: BMCFirmware, Severity: Warning, Title: "A BMC runs other firmware than before",
+		What: "The BMC of a node runs other firmware than before",
+		Why:  "What was proven of the old firmware is not proven of the new one",
+		Next: "Run the live test of that node again", Command: "duet fence test NODE --power-cycle",
+	},
+	{
+		Code: OutletOff, Severity: Warning, Title: "An outlet of a node is off",
+		What: "An outlet of a node is off",
+		Why:  "The node runs on the rest of its power supplies",
+		Next: "Look why it is off, and switch it on", Command: "duet fence status",
 	},
 	{
 		Code: PDUSilent, Severity: Warning, Title: "The PDU does not answer",
@@ -149,6 +167,30 @@ var fenceEntries = []Entry{
 		Next: "Enter a BMC or outlets for it", Command: "duet fence status",
 	},
 	{
+		Code: PDUNoMap, Severity: Warning, Title: "The outlets of a PDU cannot be switched",
+		What: "The outlets of a PDU cannot be switched by its register map",
+		Why:  "A number of the map was never seen, or the product only measures; an outlet is not switched by a guess",
+		Next: "Enter the missing numbers, or fence by BMC only", Command: "duet fence status",
+	},
+	{
+		Code: OutletReserved, Severity: Warning, Title: "An outlet of a node feeds something else too",
+		What: "An outlet of a node feeds the PDU, the witness or the switch too",
+		Why:  "Fencing the node would cut what makes evidence",
+		Next: "Feed the nodes from outlets of their own",
+	},
+	{
+		Code: SharedPSUs, Severity: Warning, Title: "The chassis shares its power supplies",
+		What: "The chassis feeds both nodes from the same power supplies",
+		Why:  "An outlet would switch both nodes off",
+		Next: "Leave the outlets away and fence by BMC only",
+	},
+	{
+		Code: PSUUncovered, Severity: Warning, Title: "A power supply has no outlet",
+		What: "A node has more power supplies than outlets, or fewer",
+		Why:  "A supply without an outlet keeps the node on when its outlets are off",
+		Next: "Name one outlet for each supply",
+	},
+	{
 		Code: NotPoweredOn, Severity: Warning, Title: "A node was not switched on",
 		What: "A node or its outlets do not read on after the command",
 		Why:  "That node stays off; this one serves alone",
@@ -165,5 +207,41 @@ var fenceEntries = []Entry{
 		What: "Neither BMC nor PDU said anything about a node that can be believed",
 		Why:  "What that node ran starts here after 6 s without its beats, not before",
 		Next: "Check the networks of the BMC and of the PDU", Command: "duet fence status",
+	},
+	{
+		Code: FenceStale, Severity: Critical, Title: "A way to fence was not proven lately",
+		What: "A way to fence a node was not proven for 15 minutes",
+		Why:  "Nobody knows whether it would work, so it is not counted",
+		Next: "Test it now", Command: "duet fence test NODE",
+	},
+	{
+		Code: FenceContradiction, Severity: Critical, Title: "BMC and outlets contradict each other",
+		What: "The BMC of a node says off and its outlets say that it runs",
+		Why:  "One of them is wrong, so neither is believed: the evidence is unknown",
+		Next: "Look at the node", Command: "duet fence history",
+	},
+	{
+		Code: RelayOnly, Severity: Warning, Title: "A relay that cannot be identified is no evidence",
+		What: "What a relay says of a node is no evidence",
+		Why:  "Nothing tells this device from another at its address, and it does not measure",
+		Next: "Use a PDU that can be identified, or fence by BMC only", Command: "duet fence status",
+	},
+	{
+		Code: NodeLatched, Severity: Info, Title: "A node is latched off",
+		What: "Node {node} is off and stays off, by {by}: {reason}",
+		Why:  "Nothing switches it on by itself, and its outlets are left as they are",
+		Next: "Switch it on when the reason is gone", Command: "duet node on {node} --reason TEXT",
+	},
+	{
+		Code: FenceTestRefused, Severity: Warning, Title: "The live test may not run now",
+		What: "The live test of node {node} may not run now: {reason}",
+		Why:  "It switches the node off and on, so nothing may need it",
+		Next: "Do what it asks for, and order it again", Command: "duet fence test {node} --power-cycle",
+	},
+	{
+		Code: LedgerDead, Severity: Warning, Title: "The fence ledger is not written any more",
+		What: "The fence ledger is kept in memory only: {reason}",
+		Why:  "What is done to switch a node off is forgotten when duetd restarts",
+		Next: "Look at the system disk of this node", Command: "duet fence history",
 	},
 }

@@ -16,6 +16,7 @@ type Document struct {
 	Nodes   Nodes    `json:"nodes"`
 	Witness *Witness `json:"witness,omitempty"` // nil: none
 	PDU     *PDU     `json:"pdu,omitempty"`
+	Fencing *Fencing `json:"fencing,omitempty"`
 	Volumes []Volume `json:"volumes"`
 	VMs     []VM     `json:"vms"`
 }
@@ -31,6 +32,13 @@ type Node struct {
 	Key     string   `json:"key,omitempty"` // ed25519 public key, base64; pinned at founding
 	BMC     *BMC     `json:"bmc,omitempty"`
 	Outlets []Outlet `json:"outlets,omitempty"` // every PSU of the node
+	PSUs    int      `json:"psus,omitempty"`    // power supplies that it has; 0: as many as it has outlets
+}
+
+// Fencing is what else decides whether outlets are a way to fence (hardware.md section 4.5).
+type Fencing struct {
+	SharedPSUs bool `json:"shared_psus,omitempty"` // the chassis feeds both nodes from the same supplies
+	Strict     bool `json:"strict,omitempty"`      // BMC and outlets must both say off: for a site whose BMC was caught lying
 }
 
 // BMC is a baseboard management controller on the LAN.
@@ -52,6 +60,15 @@ type PDU struct {
 	Address string `json:"address"` // host:port
 	Product string `json:"product"` // a name of ipmi/pdu/products
 	UnitID  uint8  `json:"unit_id,omitempty"`
+
+	Numbers map[string]uint16 `json:"numbers,omitempty"` // the device's own, for those that the product's map lacks
+	Feeds   []Feed            `json:"feeds,omitempty"`   // what else hangs on it
+}
+
+// Feed is an outlet that feeds something without which there is no evidence.
+type Feed struct {
+	Outlet int    `json:"outlet"`
+	What   string `json:"what"` // pdu, witness, switch
 }
 
 // Witness is where the register lives.

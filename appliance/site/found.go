@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 )
 
@@ -186,7 +187,10 @@ func strictJSON(data []byte, into any) error {
 func (d Document) clone() Document {
 	d.Nodes.A, d.Nodes.B = d.Nodes.A.clone(), d.Nodes.B.clone()
 	d.Witness = copied(d.Witness)
-	d.PDU = copied(d.PDU)
+	if d.PDU = copied(d.PDU); d.PDU != nil {
+		d.PDU.Numbers, d.PDU.Feeds = maps.Clone(d.PDU.Numbers), slices.Clone(d.PDU.Feeds)
+	}
+	d.Fencing = copied(d.Fencing)
 	d.Volumes = append([]Volume{}, d.Volumes...)
 	d.VMs = append([]VM{}, d.VMs...)
 	for i := range d.VMs {

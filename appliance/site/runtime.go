@@ -3,6 +3,7 @@ package site
 import (
 	"fmt"
 	"maps"
+	"time"
 )
 
 // Runtime is the small replicated state beside the document: what setup has proved and what people have ordered since
@@ -14,6 +15,27 @@ type Runtime struct {
 	OutletsProven map[string]bool `json:"outlets_proven"` // by node whose outlets they are: "a", "b"
 	BMCProven     map[string]bool `json:"bmc_proven"`     // by node whose BMC it is
 	StoppedVMs    map[string]bool `json:"stopped_vms"`    // by VM id: stopped by a person
+
+	Learned map[string]Learned `json:"learned"` // by node whose paths they are: what its live test saw
+	Latched map[string]Latch   `json:"latched"` // by node: it is off and stays off
+}
+
+// Learned is what the live test of a node saw of the devices that fence it.
+type Learned struct {
+	Firmware     string  `json:"firmware"` // of its BMC
+	PDU          string  `json:"pdu"`      // who the PDU said it was
+	Metered      bool    `json:"metered"`  // the next two were measured
+	OffWatts     float64 `json:"off_watts"`
+	StandbyWatts float64 `json:"standby_watts"`
+}
+
+// Latch keeps a node off (hardware.md section 4.4): nothing powers it on by itself. It is lifted by order, or by a
+// completed join.
+type Latch struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	Epoch  uint64    `json:"epoch"`
+	At     time.Time `json:"at"`
 }
 
 // Newer says whether r replaces o: the higher epoch wins, then the higher version. The epoch comes first because two
@@ -47,6 +69,12 @@ func (r Runtime) clone() Runtime {
 		if *m = maps.Clone(*m); *m == nil {
 			*m = map[string]bool{}
 		}
+	}
+	if r.Learned = maps.Clone(r.Learned); r.Learned == nil {
+		r.Learned = map[string]Learned{}
+	}
+	if r.Latched = maps.Clone(r.Latched); r.Latched == nil {
+		r.Latched = map[string]Latch{}
 	}
 	return r
 }

@@ -25,6 +25,7 @@ type FieldError struct {
 	What  string `json:"what"`
 	Why   string `json:"why"`
 	Next  string `json:"next"`
+	Code  string `json:"code,omitempty"` // of the fault that it would become; empty: none but SITE-1001
 }
 
 // FieldErrors are all wrong fields, in the order of the document. As an error it is their list; Err avoids the typed nil.
@@ -144,29 +145,6 @@ func (c *checker) node(field, slot string, n Node, pdu bool) {
 	}
 	if len(n.Outlets) > 0 && !pdu {
 		c.wrong(field+".outlets", "are outlets of no PDU", "the document has no pdu", "add pdu, or remove the outlets")
-	}
-}
-
-// fencing refuses what would turn off the wrong node: protocol.md section 2, "shared PSU".
-func (c *checker) fencing(d Document) {
-	a, b := d.Nodes.A, d.Nodes.B
-	for i, o := range b.Outlets {
-		if slices.ContainsFunc(a.Outlets, func(p Outlet) bool { return p.Outlet == o.Outlet }) {
-			c.wrong(fmt.Sprintf("nodes.b.outlets[%d].outlet", i), fmt.Sprintf("outlet %d feeds both nodes", o.Outlet),
-				"fencing one node by it would turn off the survivor too", "feed each node from outlets of its own")
-		}
-	}
-	if a.BMC != nil && b.BMC != nil && withPort(a.BMC.Address, "623") == withPort(b.BMC.Address, "623") {
-		c.wrong("nodes.b.bmc.address", "is the BMC of node a", "a node would turn off itself instead of its peer", "give each node its own BMC's address")
-	}
-	if p := d.PDU; p != nil {
-		c.address("pdu.address", p.Address, false)
-		if p.Product == "" || len(c.products) > 0 && !slices.Contains(c.products, p.Product) {
-			c.wrong("pdu.product", fmt.Sprintf("%q is not known", p.Product), "each product has its own registers", "use one of: "+strings.Join(c.products, ", "))
-		}
-		if len(a.Outlets)+len(b.Outlets) == 0 {
-			c.wrong("pdu", "no outlet is named", "without the outlets of each node the PDU fences nobody", "list nodes.a.outlets and nodes.b.outlets, or remove pdu")
-		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"duet/ipmi/bmc"
+	"duet/ipmi/pdu"
 )
 
 // Secret is a password; it prints as ***.
@@ -121,6 +122,27 @@ func Check(a, b Target) error {
 		if err := t.wiring(); err != nil {
 			return err
 		}
+		if err := t.product(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// product refuses outlets that could never be switched.
+func (t Target) product() error {
+	if t.PDU == nil || len(t.Outlets) == 0 {
+		return nil
+	}
+	p, err := pdu.Find(t.PDU.Product)
+	if err == nil {
+		p, err = p.With(t.PDU.Numbers)
+	}
+	if err != nil {
+		return &Fault{CodeBadConfig, "The PDU is set up wrongly", err.Error(), "Correct the site's setup"}
+	}
+	if err := p.CanSwitch(); err != nil {
+		return noMap(t.PDU.Product, err)
 	}
 	return nil
 }

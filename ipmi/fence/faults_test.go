@@ -184,6 +184,17 @@ func TestCheck(t *testing.T) {
 		"one system for both": {func(a, b *Target) {
 			a.BMC.GUID, b.BMC.GUID = strings.Repeat("ab", 16), strings.Repeat("AB", 16)
 		}, CodeSharedBMC},
+		"an outlet feeds the PDU":    {func(a, b *Target) { b.PDU.Reserved = []int{4} }, CodeReserved},
+		"shared supplies":            {func(a, b *Target) { a.SharedPSUs = true }, CodeSharedPSUs},
+		"shared, and no outlets":     {func(a, b *Target) { a.SharedPSUs, a.Outlets, b.SharedPSUs, b.Outlets = true, nil, true, nil }, ""},
+		"a supply without an outlet": {func(a, b *Target) { a.PSUs = 3 }, CodeUncovered},
+		"coils nobody saw":           {func(a, b *Target) { a.PDU.Product, b.PDU.Product = "xerus", "xerus" }, CodeNoMap},
+		"it only measures":           {func(a, b *Target) { a.PDU.Product, b.PDU.Product = "eaton", "eaton" }, CodeNoMap},
+		"a number it does not have":  {func(a, b *Target) { a.PDU.Numbers = map[string]uint16{"x": 1} }, CodeBadConfig},
+		"the site's own numbers": {func(a, b *Target) {
+			own := map[string]uint16{"switch.base": 0, "switch.stride": 1, "read.base": 0, "read.stride": 1}
+			a.PDU.Product, b.PDU.Product, a.PDU.Numbers, b.PDU.Numbers = "xerus", "xerus", own, own
+		}, ""},
 		"an outlet twice":    {func(a, b *Target) { b.Outlets = []int{3, 3} }, CodeBadConfig},
 		"outlet 0":           {func(a, b *Target) { b.Outlets = []int{0} }, CodeBadConfig},
 		"outlets, no PDU":    {func(a, b *Target) { b.PDU = nil }, CodeBadConfig},
