@@ -30,8 +30,10 @@ type Config struct {
 	Broken func(error) // recording has stopped: once, until Mended
 	Mended func()      // recording goes on, in a new file
 
-	open  func(path string, flag int) (medium, error) // of tests
-	retry time.Duration                               // of tests
+	// Of tests.
+	open    func(path string, flag int) (medium, error)
+	retry   time.Duration
+	segment int64
 }
 
 // Recorder takes decisions from one goroutine and writes them from another.
@@ -66,7 +68,9 @@ type item struct {
 // Start begins a recording. It does no I/O itself: a folder that cannot be used is a fault of the recorder, not of duetd's
 // start.
 func Start(cfg Config) *Recorder {
-	cfg.Limit = max(cfg.Limit, MinLimit)
+	if cfg.segment == 0 {
+		cfg.Limit = max(cfg.Limit, MinLimit)
+	}
 	if cfg.open == nil {
 		cfg.open = openFile
 	}
@@ -130,7 +134,7 @@ func (r *Recorder) Close() {
 // run owns the files.
 func (r *Recorder) run() {
 	defer close(r.done)
-	t := &tape{cfg: r.cfg, ring: ring{dir: r.cfg.Dir, limit: r.cfg.Limit, node: byte(r.cfg.Node), open: r.cfg.open}}
+	t := &tape{cfg: r.cfg, ring: ring{dir: r.cfg.Dir, limit: r.cfg.Limit, node: byte(r.cfg.Node), open: r.cfg.open, segment: r.cfg.segment}}
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	for {

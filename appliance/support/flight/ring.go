@@ -35,6 +35,8 @@ type ring struct {
 	node  byte
 	open  func(path string, flag int) (medium, error)
 
+	segment int64 // size of a file; 0: by the limit
+
 	anew bool // after an error: the last file is left as it is
 	file medium
 	path string
@@ -45,6 +47,9 @@ type ring struct {
 func openFile(path string, flag int) (medium, error) { return os.OpenFile(path, flag, 0o600) }
 
 func (r *ring) segmentLimit() int64 {
+	if r.segment != 0 {
+		return r.segment
+	}
 	return min(max(r.limit/segmentsOfRing, minSegment), maxSegment)
 }
 
@@ -142,7 +147,7 @@ func (r *ring) makeRoom() error {
 		sizes[i] = st.Size()
 		total += st.Size()
 	}
-	for i := 0; i < len(files) && total+r.segmentLimit()+maxPending > r.limit; i++ {
+	for i := 0; i < len(files) && total+r.segmentLimit()+min(maxPending, r.segmentLimit()) > r.limit; i++ {
 		if err := os.Remove(files[i]); err != nil {
 			return fmt.Errorf("flight recorder: %w", err)
 		}

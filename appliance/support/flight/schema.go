@@ -18,16 +18,22 @@ var (
 	events = registryOf(
 		membership.Boot{}, membership.Resume{}, membership.Connected{}, membership.PeerLost{}, membership.Received{},
 		membership.Timer{}, membership.Beat{}, membership.WitnessReply{}, membership.FenceResult{}, membership.CopyDone{},
-		membership.CopyFailed{}, membership.Want{}, membership.Found{}, membership.PeerPowered{},
+		membership.CopyFailed{}, membership.Want{}, membership.Found{}, membership.PeerPowered{}, membership.Leave{},
+		membership.Move{}, membership.Drained{}, membership.SetArbiter{}, membership.PeerOff{}, membership.ForceSolo{},
+		membership.ChangeDoc{}, membership.LegFailed{}, membership.LegSynced{},
 	)
 	messages = registryOf(
 		membership.Hello{}, membership.Join{}, membership.Prepare{}, membership.PreparedMsg{}, membership.Commit{},
-		membership.BeatMsg{}, membership.BeatAck{},
+		membership.BeatMsg{}, membership.BeatAck{}, membership.Yield{}, membership.Give{}, membership.Taken{}, membership.WDrop{},
+		membership.WDropped{}, membership.WSet{}, membership.DocPrepare{}, membership.DocPrepared{}, membership.DocCommit{},
+		membership.LegBad{}, membership.LegOut{}, membership.LegOutOK{}, membership.LegPrepare{}, membership.LegPrepared{},
+		membership.LegCommit{},
 	)
 	effects = registryOf(
 		membership.Persist{}, membership.Stop{}, membership.Grant{}, membership.Revoke{}, membership.Send{},
 		membership.CloseSession{}, membership.AskWitness{}, membership.PushWitness{}, membership.Start{}, membership.Fence{},
 		membership.CancelFence{}, membership.PowerOnPeer{}, membership.Copy{}, membership.Arm{}, membership.Report{},
+		membership.CreateRegister{}, membership.Drain{},
 	)
 )
 

@@ -146,6 +146,8 @@ func fieldWords(v reflect.Value) string {
 		return word(x, "failed", "ok", "unknown")
 	case membership.Verdict:
 		return word(x, "unknown", "confirmed", "refused")
+	case membership.Text: // a person's words
+		return fmt.Sprintf("%q", x.String())
 	case membership.ArbKind:
 		return word(x, "none", "witness", "fence")
 	case membership.Prepared:
