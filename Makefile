@@ -13,7 +13,7 @@ N          ?= 100
 SEED       ?= 0
 NAME       ?= demo
 
-.PHONY: help deps binaries run demo soak liveness chaos test check race fuzz explore lint clean
+.PHONY: help deps binaries run demo soak liveness chaos test check race fuzz explore lint clean bench-witness witness-binaries
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,17 @@ fuzz: ## every fuzz target for T each: make fuzz T=10s
 
 explore: ## check the membership core: small worlds to completion, random walks; one line of JSON
 	@$(GO) run ./build/cmd/explore -budget 60s
+
+bench-witness: ## what one witness costs with 10,000 sites (root, two minutes); ends in one line of JSON
+	@mkdir -p bin
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/duet-witness ./witness/cmd/duet-witness
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-witness ./build/bench/witness
+	@bin/bench-witness
+
+WITNESS_ARCHS := amd64 arm64 arm
+witness-binaries: ## static duet-witness for amd64, arm64 and armv6 into bin/witness/
+	@mkdir -p bin/witness
+	@for arch in $(WITNESS_ARCHS); do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=6 $(GO) build -trimpath -ldflags "-s -w" -o bin/witness/duet-witness-$$arch ./witness/cmd/duet-witness; done
 
 lint: ## golangci-lint from a cached binary (built once, about ten minutes)
 	@mkdir -p .cache

@@ -17,8 +17,11 @@ type Directory struct {
 
 	mu      sync.Mutex
 	members map[[ed25519.PublicKeySize]byte]member
-	changed time.Time // modification time of the folder at the last reading
-	settled bool      // the last reading was long enough after that time to have seen everything of that tick
+	sites   int
+	read    time.Time     // when the folder was read last
+	pace    time.Duration // to the next reading, of many files
+	changed time.Time     // modification time of the folder at the last reading
+	settled bool          // the last reading was long enough after that time to have seen everything of that tick
 }
 
 type member struct {
@@ -32,6 +35,21 @@ func Open(dir string, report func(error)) *Directory { return &Directory{dir: di
 // mtimeTick is longer than the tick of any file system's time stamps: a change within it after a reading may leave
 // the folder's time as it was, so such a reading is not trusted for long.
 const mtimeTick = 2 * time.Second
+
+// A folder of manySites that changes is not read for every request: one part of the time in readShare goes into reading.
+// A change is seen at once below that number, and within some two seconds among ten thousand.
+const (
+	manySites = 500
+	readShare = 10
+)
+
+// Count says how many sites are enrolled.
+func (d *Directory) Count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refresh()
+	return d.sites
+}
 
 // Find says whose key this is: the site, and {a} or {b}.
 func (d *Directory) Find(key ed25519.PublicKey) (Site, register.Set, bool) {
@@ -49,10 +67,10 @@ func (d *Directory) refresh() {
 	info, err := os.Stat(d.dir)
 	if err != nil {
 		d.report(err)
-		d.members, d.settled = nil, false // no list, no sites: an unreadable folder enrols nobody
+		d.members, d.sites, d.settled = nil, 0, false // no list, no sites: an unreadable folder enrols nobody
 		return
 	}
-	if d.settled && info.ModTime().Equal(d.changed) {
+	if (d.settled && info.ModTime().Equal(d.changed)) || time.Since(d.read) < d.pace {
 		return
 	}
 	changed := !info.ModTime().Equal(d.changed)
@@ -60,7 +78,13 @@ func (d *Directory) refresh() {
 	// Only compares two times of the file system's own clock family; a wrong wall clock costs readings, not truth.
 	age := time.Since(info.ModTime())
 	d.settled = age > mtimeTick || age < -mtimeTick
+	began := time.Now()
 	sites, faults := read(d.dir)
+	d.read = time.Now()
+	d.sites = len(sites)
+	if d.pace = 0; d.sites >= manySites {
+		d.pace = readShare * d.read.Sub(began)
+	}
 	if changed {
 		for _, fault := range faults {
 			d.report(fault)

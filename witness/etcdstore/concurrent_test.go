@@ -76,7 +76,7 @@ func after(s siteState, q wire.Request, rid register.ID) (wire.Reply, siteState)
 		reply.Result = wire.UnknownRegister
 		return reply, s
 	}
-	done := false
+	var done bool
 	if q.Op == wire.CAS {
 		r, done, _ = r.CAS(q.Expected, q.New)
 	} else {

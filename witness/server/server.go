@@ -2,11 +2,19 @@
 //
 // It promises that a caller is who its key says: node and site follow from the pinned key of the connection, so a node
 // can only name itself in a CAS and only reach registers of its own site. Every answer is durable before it leaves.
-// Enrolment is looked up again at every request: a key that was revoked stops at its next word.
+// Enrolment is looked up again at every request: a key that was revoked stops at its next word. A store that cannot be
+// asked is no answer: the connection closes without a word, and the node dials and repeats.
 //
-// It refuses unknown keys during the handshake, malformed frames (the connection is closed), connections and
-// handshakes beyond their limits, and idlers. Strangers cost one handshake; they cannot keep nodes out, because each
-// key may hold only a few connections and strangers hold none. Requests of one connection are answered in their order.
+// It keeps a connection for each node, which says a few bytes in half a minute, for thousands of sites on a machine of
+// a few dozen MiB. So crypto/tls and a goroutine see a connection through its handshake; then it is parked (table.go):
+// a descriptor in an epoll and the 120 bytes of package tlsrecord. A worker takes it when something comes, answers, and
+// parks it again. Rejected: a goroutine and a tls.Conn for each (608 MiB for 20,000), and closing idle connections (a
+// handshake at the worst moment, over a line with 5 s round trips, and more bytes than the promise allows).
+//
+// It refuses unknown keys during the handshake, what is no request of this protocol (the connection is closed),
+// connections and handshakes beyond their limits, idlers, and readers that do not read. Every refusal is counted by its
+// reason; few of many are logged. Strangers cost one handshake; they cannot keep nodes out, because each key may hold
+// only a few connections and strangers hold none. Requests of one connection are answered in their order.
 package server
 
 import (
@@ -15,27 +23,29 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"duet/witness/enrolment"
 	"duet/witness/pinned"
-	"duet/witness/register"
+	"duet/witness/tlsrecord"
 	"duet/witness/wire"
 )
 
 // Limits of a server; a zero field takes the default.
 type Limits struct {
-	Connections  int           // at once, handshakes included: 20,000 (two for each of 10,000 sites)
-	PerKey       int           // at once from one node: 8; the oldest is closed. A node redials before it gives up the old one
-	Handshakes   int           // at once: 256, so that strangers cannot use up all connections
-	Handshake    time.Duration // for TLS: 30 s (two round trips of 5 s with losses)
-	Idle         time.Duration // without a request: 5 min (nodes ask each 30 s)
-	WriteTimeout time.Duration // for one reply: 30 s
+	Connections   int           // at once: 40,000 (two nodes of 10,000 sites, and each while it redials)
+	PerKey        int           // at once from one node: 8; the oldest is closed. A node redials before it gives up the old one
+	Handshakes    int           // at once: 256, so that strangers cannot use up memory
+	HandshakeWait time.Duration // for a place among them: 1 s, while the kernel keeps the others waiting
+	Handshake     time.Duration // for TLS: 30 s (two round trips of 5 s with losses)
+	Workers       int           // requests that wait for the store at once: 1,024
+	Store         time.Duration // for one request to it: 5 s; a node has asked twice by then
+	Idle          time.Duration // without a request: 5 min (nodes ask each 30 s)
 }
 
 // Config is what a server needs.
@@ -47,33 +57,35 @@ type Config struct {
 	Limits   Limits
 }
 
-// Counters say what happened since the start.
-type Counters struct {
-	Connections, Requests, UnknownKeys, Malformed, Overload, NoAnswers, StoreErrors uint64
-}
-
-// Server serves one listener at a time.
+// Server serves one listener, once.
 type Server struct {
-	cfg   Config
-	tls   *tls.Config
-	peers map[[ed25519.PublicKeySize]byte][]net.Conn // oldest first
-	mu    sync.Mutex
+	cfg      Config
+	tls      *tls.Config
+	began    time.Time
+	table    table
+	refusals refusals
 
-	connections, requests, unknownKeys, malformed, overload, noAnswers, storeErrors atomic.Uint64
+	accepted atomic.Uint64
+	requests [wire.Status + 1]atomic.Uint64
+	results  [wire.Refused + 1]atomic.Uint64
 }
 
 // New makes a server.
 func New(cfg Config) (*Server, error) {
-	setDefault(&cfg.Limits.Connections, 20_000)
+	setDefault(&cfg.Limits.Connections, 40_000)
 	setDefault(&cfg.Limits.PerKey, 8)
 	setDefault(&cfg.Limits.Handshakes, 256)
+	setDefault(&cfg.Limits.HandshakeWait, time.Second)
 	setDefault(&cfg.Limits.Handshake, 30*time.Second)
+	setDefault(&cfg.Limits.Workers, 1024)
+	setDefault(&cfg.Limits.Store, 5*time.Second)
 	setDefault(&cfg.Limits.Idle, 5*time.Minute)
-	setDefault(&cfg.Limits.WriteTimeout, 30*time.Second)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, peers: make(map[[ed25519.PublicKeySize]byte][]net.Conn)}
+	s := &Server{cfg: cfg, began: time.Now()}
+	s.table.newest = make(map[publicKey]*parked)
+	s.refusals.log = cfg.Log
 	var err error
 	s.tls, err = pinned.Server(cfg.Identity, s.accept)
 	if err != nil {
@@ -88,34 +100,32 @@ func setDefault[T int | time.Duration](field *T, value T) {
 	}
 }
 
-// Counters reads the counters.
-func (s *Server) Counters() Counters {
-	return Counters{
-		Connections: s.connections.Load(), Requests: s.requests.Load(), UnknownKeys: s.unknownKeys.Load(),
-		Malformed: s.malformed.Load(), Overload: s.overload.Load(), NoAnswers: s.noAnswers.Load(), StoreErrors: s.storeErrors.Load(),
-	}
-}
-
 // accept is asked by the handshake.
 func (s *Server) accept(key ed25519.PublicKey) error {
 	if _, _, ok := s.cfg.Sites.Find(key); !ok {
-		s.unknownKeys.Add(1)
 		return fmt.Errorf("%s is not enrolled: %w", pinned.FormatKey(key), pinned.ErrKey)
 	}
 	return nil
 }
 
 // Serve answers on ln until ctx ends or the store dies, then closes ln and every connection. It returns nil after ctx.
-func (s *Server) Serve(caller context.Context, ln net.Listener) error {
+func (s *Server) Serve(caller context.Context, ln net.Listener) (err error) {
+	defer ln.Close()
+	if s.table.poll, err = newPoll(); err != nil {
+		return fmt.Errorf("witness server: %w", err)
+	}
 	ctx, end := context.WithCancelCause(caller)
-	defer end(nil)
-	stop := context.AfterFunc(ctx, func() { ln.Close() })
-	defer stop()
 	var running sync.WaitGroup
+	defer s.table.sweep(^uint32(0)) // last: nobody uses a connection any more
 	defer running.Wait()
-	defer end(nil) // before the wait: connections end with ctx
+	defer end(nil) // before the wait: everything ends with ctx
+	context.AfterFunc(ctx, func() {
+		ln.Close()
+		_ = s.table.poll.close()
+	})
+	running.Go(func() { s.dispatch(ctx, end) })
+	running.Go(func() { s.sweep(ctx) })
 
-	slots := make(chan struct{}, s.cfg.Limits.Connections)
 	handshakes := make(chan struct{}, s.cfg.Limits.Handshakes)
 	for {
 		conn, err := ln.Accept()
@@ -126,39 +136,40 @@ func (s *Server) Serve(caller context.Context, ln net.Listener) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx) // the store died
 			}
-			if isTemporary(err) && pause(ctx) {
-				s.cfg.Log.Error("cannot accept connections", "error", err)
+			if isTemporary(err) && pause(ctx, acceptPause) {
+				s.refusals.note(Overload, "error", err)
 				continue
 			}
 			return fmt.Errorf("witness server: %w", err)
 		}
-		if !take(slots) {
-			s.overload.Add(1)
-			conn.Close()
-			continue
-		}
-		if !take(handshakes) {
-			s.overload.Add(1)
-			<-slots
+		if open, _ := s.table.count(); open >= s.cfg.Limits.Connections || !s.take(ctx, handshakes) {
+			s.refusals.note(Overload, "from", conn.RemoteAddr())
 			conn.Close()
 			continue
 		}
 		running.Go(func() {
-			defer func() { <-slots }()
-			if err := s.connection(ctx, conn, func() { <-handshakes }); err != nil {
-				end(err)
-			}
+			defer func() { <-handshakes }()
+			s.welcome(ctx, conn)
 		})
 	}
 }
 
-func take(slots chan struct{}) bool {
+// take waits a little for a place among the handshakes.
+func (s *Server) take(ctx context.Context, places chan struct{}) bool {
 	select {
-	case slots <- struct{}{}:
+	case places <- struct{}{}:
 		return true
 	default:
-		return false
 	}
+	timer := time.NewTimer(s.cfg.Limits.HandshakeWait)
+	defer timer.Stop()
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 const acceptPause = 100 * time.Millisecond // after EMFILE and the like: the file table needs time, not a busy loop
@@ -168,8 +179,8 @@ func isTemporary(err error) bool {
 	return errors.As(err, &op) && !errors.Is(err, net.ErrClosed)
 }
 
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(acceptPause)
+func pause(ctx context.Context, span time.Duration) bool {
+	timer := time.NewTimer(span)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -179,166 +190,78 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-// connection serves one caller from handshake to end. Its error is the death of the store, and nothing else.
-func (s *Server) connection(ctx context.Context, raw net.Conn, handshakeDone func()) error {
-	defer raw.Close()
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	defer stop()
-
-	conn := tls.Server(raw, s.tls)
+// welcome sees a connection through its handshake and parks it.
+func (s *Server) welcome(ctx context.Context, conn net.Conn) {
+	defer conn.Close() // package net's descriptor; the parked one is another
 	limited, cancel := context.WithTimeout(ctx, s.cfg.Limits.Handshake)
-	err := conn.HandshakeContext(limited)
-	cancel()
-	handshakeDone()
+	defer cancel()
+	state, session, err := tlsrecord.Server(limited, conn, s.tls)
 	if err != nil {
-		s.cfg.Log.Info("connection refused", "from", raw.RemoteAddr(), "error", err)
-		return nil
+		reason := Handshake
+		if errors.Is(err, pinned.ErrKey) {
+			reason = UnknownKey
+		}
+		if ctx.Err() == nil {
+			s.refusals.note(reason, "from", conn.RemoteAddr(), "error", err)
+		}
+		return
 	}
-	key, err := pinned.PeerKey(conn.ConnectionState())
+	key, err := pinned.PeerKey(state)
 	if err != nil {
-		return nil
+		return
 	}
-	s.connections.Add(1)
-	s.enter(key, raw)
-	defer s.leave(key, raw)
-	return s.converse(ctx, conn, key)
+	fd, err := descriptor(conn)
+	if err != nil {
+		s.refusals.note(Overload, "from", conn.RemoteAddr(), "error", err)
+		return
+	}
+	s.accepted.Add(1)
+	p := &parked{fd: fd, key: publicKey(key), session: *session, heard: s.seconds()}
+	if err := s.table.enter(p, s.cfg.Limits.PerKey); err != nil {
+		s.refusals.note(Overload, "from", conn.RemoteAddr(), "error", err)
+	}
 }
 
-func (s *Server) converse(ctx context.Context, conn *tls.Conn, key ed25519.PublicKey) error {
+// dispatch gives each connection on which something happened to a worker.
+func (s *Server) dispatch(ctx context.Context, end context.CancelCauseFunc) {
+	workers := make(chan struct{}, s.cfg.Limits.Workers)
+	var running sync.WaitGroup
+	defer running.Wait()
+	var ready []int32
 	for {
-		request, err := s.receive(conn)
+		var err error
+		ready, err = s.table.poll.wait(ready)
 		if err != nil {
-			if errors.Is(err, wire.ErrMalformed) {
-				s.malformed.Add(1)
-				s.cfg.Log.Warn("malformed request", "from", conn.RemoteAddr(), "error", err)
+			if !errors.Is(err, os.ErrClosed) {
+				end(fmt.Errorf("witness server: %w", err))
 			}
-			return nil
+			return
 		}
-		s.requests.Add(1)
-		reply, err := s.answer(ctx, key, request)
-		if errors.Is(err, register.ErrNoAnswer) {
-			s.noAnswers.Add(1)
-			s.cfg.Log.Warn("no answer", "from", conn.RemoteAddr(), "op", request.Op.String(), "error", err)
-			return nil // the closed connection is the only word that claims nothing: the node dials and repeats
-		}
-		if err != nil {
-			s.storeErrors.Add(1)
-			s.cfg.Log.Error("no answer can be given", "error", err)
-			return err
-		}
-		frame := reply.Encode()
-		if err := conn.SetWriteDeadline(time.Now().Add(s.cfg.Limits.WriteTimeout)); err != nil {
-			return nil
-		}
-		if _, err := conn.Write(frame[:]); err != nil {
-			return nil
-		}
-		if reply.Result == wire.UnknownSite && request.Op != wire.Create {
-			return nil // revoked
+		for _, fd := range ready {
+			p := s.table.take(fd)
+			if p == nil {
+				continue
+			}
+			workers <- struct{}{}
+			running.Go(func() {
+				defer func() { <-workers }()
+				keep, err := s.serve(ctx, p)
+				if err != nil {
+					end(err)
+				}
+				s.table.release(p, keep)
+			})
 		}
 	}
 }
 
-func (s *Server) receive(conn net.Conn) (wire.Request, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(s.cfg.Limits.Idle)); err != nil {
-		return wire.Request{}, err
-	}
-	var frame [wire.RequestSize]byte
-	if _, err := io.ReadFull(conn, frame[:]); err != nil {
-		return wire.Request{}, err
-	}
-	return wire.DecodeRequest(frame)
-}
-
-// answer carries the request out. An error is the death of the store: the caller gets silence, which is no answer.
-func (s *Server) answer(ctx context.Context, key ed25519.PublicKey, q wire.Request) (wire.Reply, error) {
-	reply := wire.Reply{Op: q.Op, Nonce: q.Nonce, RID: q.RID}
-	site, caller, ok := s.cfg.Sites.Find(key)
-	if !ok {
-		reply.Result = wire.UnknownSite
-		return reply, nil
-	}
-	owner := register.Owner{Name: site.Name, Keys: [2][32]byte{[32]byte(site.KeyA), [32]byte(site.KeyB)}}
-	var r register.Register
-	var err error
-	done := true
-	switch q.Op {
-	case wire.Create:
-		if !mayCreate(q.New, caller) {
-			reply.Result = wire.Refused
-			return reply, nil
+// sweep closes idlers.
+func (s *Server) sweep(ctx context.Context) {
+	const looks = 8 // in an idle span: nobody stays longer than nine eighths of it
+	for pause(ctx, max(s.cfg.Limits.Idle/looks, time.Millisecond)) {
+		span := uint32((s.cfg.Limits.Idle + time.Second - 1) / time.Second)
+		if now := s.seconds(); now > span {
+			s.table.sweep(now - span)
 		}
-		r, err = s.cfg.Store.Create(ctx, owner, q.Site, q.Nonce, q.New)
-	case wire.CAS:
-		if q.New.Set != caller {
-			reply.Result = wire.Refused
-			return reply, nil
-		}
-		r, done, err = s.cfg.Store.CAS(ctx, owner, q.RID, q.Expected, q.New)
-	case wire.Push:
-		r, done, err = s.cfg.Store.Push(ctx, owner, q.RID, q.New.Epoch)
-	case wire.Status:
-		reply.RIDs, err = s.cfg.Store.List(ctx, owner)
-	}
-	switch {
-	case errors.Is(err, register.ErrUnknownRegister):
-		reply.Result = wire.UnknownRegister
-	case errors.Is(err, register.ErrUnknownSite):
-		reply.Result = wire.UnknownSite
-	case errors.Is(err, register.ErrCorrupt):
-		reply.Result = wire.Corrupt
-	case err != nil:
-		return wire.Reply{}, err
-	case done:
-		reply.Result = wire.OK
-	default:
-		reply.Result = wire.Failed
-	}
-	if err != nil {
-		s.cfg.Log.Warn("request refused", "site", site.Name, "op", q.Op.String(), "result", reply.Result.String(), "error", err)
-		return reply, nil
-	}
-	if q.Op != wire.Status {
-		reply.RID, reply.Content, reply.Sequence = r.RID, r.Content, r.Sequence
-	}
-	return reply, nil
-}
-
-// mayCreate is the rule of protocol.md section 11: {a,b}, {caller}, or {} with epoch 0.
-func mayCreate(c register.Content, caller register.Set) bool {
-	switch c.Set {
-	case register.Nobody:
-		return c.Epoch == 0
-	case register.Both, caller:
-		return true
-	default:
-		return false
-	}
-}
-
-// enter notes a connection of key, and closes its oldest beyond the limit.
-func (s *Server) enter(key ed25519.PublicKey, conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := [ed25519.PublicKeySize]byte(key)
-	s.peers[k] = append(s.peers[k], conn)
-	if len(s.peers[k]) > s.cfg.Limits.PerKey {
-		s.peers[k][0].Close()
-		s.peers[k] = s.peers[k][1:]
-	}
-}
-
-func (s *Server) leave(key ed25519.PublicKey, conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := [ed25519.PublicKeySize]byte(key)
-	kept := s.peers[k][:0]
-	for _, other := range s.peers[k] {
-		if other != conn {
-			kept = append(kept, other)
-		}
-	}
-	if s.peers[k] = kept; len(kept) == 0 {
-		delete(s.peers, k)
 	}
 }

@@ -139,7 +139,7 @@ func TestMalformedClosesTheConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone(t, conn)
-	if got := r.server.Counters(); got.Malformed != 1 || got.Requests != 1 {
+	if got := r.server.Status(t.Context()); got.Refusals["malformed"] != 1 || got.Requests["STATUS"] != 1 {
 		t.Errorf("%+v", got)
 	}
 	if err := ask(r.tls(r.node)); err != nil {
@@ -195,7 +195,7 @@ func TestHandshakeLimit(t *testing.T) {
 	r.tcp()
 	r.tcp()
 	gone(t, r.tcp())
-	if got := r.server.Counters().Overload; got == 0 {
+	if got := r.server.Status(t.Context()).Refusals["overload"]; got == 0 {
 		t.Error("not counted")
 	}
 	if err := ask(node); err != nil {

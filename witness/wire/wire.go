@@ -81,8 +81,11 @@ type Reply struct {
 	RIDs     []register.ID // STATUS: newest first
 }
 
-// ErrMalformed is a frame that is not one of this protocol.
-var ErrMalformed = errors.New("malformed frame")
+// Errors of decoding. A frame of another version is malformed too, and says so by itself: somebody has to update.
+var (
+	ErrMalformed = errors.New("malformed frame")
+	ErrVersion   = fmt.Errorf("another version of the protocol: %w", ErrMalformed)
+)
 
 var (
 	requestMagic = [4]byte{'d', 'w', 'q', '1'}
@@ -105,6 +108,9 @@ func (r Request) Encode() (frame [RequestSize]byte) {
 
 // DecodeRequest reads a frame and checks its form, not whether the caller may ask this.
 func DecodeRequest(frame [RequestSize]byte) (Request, error) {
+	if [3]byte(frame[0:3]) == [3]byte(requestMagic[:3]) && frame[3] != requestMagic[3] {
+		return Request{}, fmt.Errorf("request of version %q: %w", frame[3], ErrVersion)
+	}
 	if [4]byte(frame[0:4]) != requestMagic || frame[7] != 0 {
 		return Request{}, fmt.Errorf("request begins with %x: %w", frame[:8], ErrMalformed)
 	}
@@ -166,6 +172,9 @@ func (r Reply) Encode() (frame [ReplySize]byte) {
 
 // DecodeReply reads a frame and checks its form.
 func DecodeReply(frame [ReplySize]byte) (Reply, error) {
+	if [3]byte(frame[0:3]) == [3]byte(replyMagic[:3]) && frame[3] != replyMagic[3] {
+		return Reply{}, fmt.Errorf("reply of version %q: %w", frame[3], ErrVersion)
+	}
 	if [4]byte(frame[0:4]) != replyMagic {
 		return Reply{}, fmt.Errorf("reply begins with %x: %w", frame[:4], ErrMalformed)
 	}

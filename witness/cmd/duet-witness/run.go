@@ -8,25 +8,21 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"time"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 
 	"duet/witness/enrolment"
 	"duet/witness/pinned"
-	"duet/witness/server"
-	"duet/witness/store"
 )
 
 const usage = `duet-witness keeps the third vote of two-node sites.
 
   duet-witness serve  --data DIR --listen HOST:PORT [--new-identity]
+                      [--store etcd://HOST:PORT,... [--etcd-ca FILE] [--etcd-cert FILE --etcd-key FILE]]
   duet-witness enroll --data DIR --name SITE --key-a BASE64 --key-b BASE64
-  duet-witness key    --data DIR      print the key that sites pin
+  duet-witness key    --data DIR               print the key that sites pin
+  duet-witness status --data DIR [-o json]     what a running witness does
   duet-witness version
 `
 
@@ -34,8 +30,9 @@ const usage = `duet-witness keeps the third vote of two-node sites.
 var errUsage = errors.New("wrong usage")
 
 type command struct {
-	data, listen, name, keyA, keyB string
-	newIdentity                    bool
+	data, listen, name, keyA, keyB, output string
+	newIdentity                            bool
+	store                                  storeFlags
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -69,6 +66,7 @@ func dispatch(ctx context.Context, verb string, args []string, stdout, stderr io
 	case "serve":
 		flags.StringVar(&c.listen, "listen", "", "address to listen on")
 		flags.BoolVar(&c.newIdentity, "new-identity", false, "set all registers aside")
+		c.store.define(flags)
 		required = []string{"data", "listen"}
 		do = func() error { return c.serve(ctx, slog.New(slog.NewTextHandler(stderr, nil))) }
 	case "enroll":
@@ -77,6 +75,10 @@ func dispatch(ctx context.Context, verb string, args []string, stdout, stderr io
 		flags.StringVar(&c.keyB, "key-b", "", "public key of node b")
 		required = []string{"data", "name", "key-a", "key-b"}
 		do = func() error { return c.enroll() } // not a method value: it would copy c before the flags are parsed
+	case "status":
+		flags.StringVar(&c.output, "o", "text", "text or json")
+		required = []string{"data"}
+		do = func() error { return c.status(ctx, stdout) }
 	case "key":
 		required = []string{"data"}
 		do = func() error { return c.printKey(stdout) }
@@ -138,59 +140,6 @@ func (c command) enroll() error {
 		return err
 	}
 	return enrolment.Write(c.sites(), enrolment.Site{Name: c.name, KeyA: keyA, KeyB: keyB})
-}
-
-func (c command) serve(ctx context.Context, log *slog.Logger) error {
-	identity, err := c.identity()
-	if err != nil {
-		return err
-	}
-	registers, opened, err := store.Open(store.Config{
-		Path: filepath.Join(c.data, "registers.db"), Machine: store.ThisMachine(), NewIdentity: c.newIdentity,
-	})
-	if err != nil {
-		return err
-	}
-	defer registers.Close()
-	if opened.SetAside != "" {
-		log.Warn("all registers were set aside; every site has to admit a new one", "why", opened.Why, "file", opened.SetAside)
-	}
-	sites := enrolment.Open(c.sites(), func(fault error) { log.Error("an enrolment cannot be used", "error", fault) })
-	s, err := server.New(server.Config{Identity: identity, Sites: sites, Store: registers, Log: log})
-	if err != nil {
-		return err
-	}
-	ln, err := net.Listen("tcp", c.listen)
-	if err != nil {
-		return fmt.Errorf("%w; is another duet-witness running, or the address of another machine?", err)
-	}
-	log.Info("serving", "address", ln.Addr().String(), "key", pinned.FormatKey(identity.Public().(ed25519.PublicKey)))
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		log.Warn("the service manager was not told", "error", err)
-	}
-	go count(ctx, s, log)
-	return s.Serve(ctx, ln)
-}
-
-const countEvery = 10 * time.Minute
-
-// count logs the counters when they have grown by something a person should see.
-func count(ctx context.Context, s *server.Server, log *slog.Logger) {
-	ticker := time.NewTicker(countEvery)
-	defer ticker.Stop()
-	var last server.Counters
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if now := s.Counters(); now != last {
-			log.Info("counted", "connections", now.Connections, "requests", now.Requests, "unknown_keys", now.UnknownKeys,
-				"malformed", now.Malformed, "overload", now.Overload, "store_errors", now.StoreErrors)
-			last = now
-		}
-	}
 }
 
 func version() string {

@@ -90,7 +90,7 @@ func (s *Server) Run(t *testing.T) {
 		"--initial-cluster", "one=http://" + s.peer,
 		"--heartbeat-interval", "10", "--election-timeout", "100", // alone, it waits for nobody "--log-level", "warn", "--log-outputs", "stderr", "--logger", "zap",
 	}, s.extra...)
-	s.cmd = exec.Command("etcd", args...)
+	s.cmd = exec.CommandContext(t.Context(), "etcd", args...)
 	s.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64")
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -121,7 +121,7 @@ func (s *Server) Run(t *testing.T) {
 func (s *Server) waitListening(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(startLimit); ; {
-		conn, err := net.Dial("tcp", s.Endpoint)
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Endpoint)
 		if err == nil {
 			conn.Close()
 			return
@@ -146,8 +146,8 @@ func (s *Server) Client(t *testing.T) *clientv3.Client {
 // Stop kills the server.
 func (s *Server) Stop() {
 	if s.cmd != nil {
-		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
+		_ = s.cmd.Process.Kill() //nolint:errcheck // it may have died by itself
+		_ = s.cmd.Wait()         //nolint:errcheck // it was killed
 		s.cmd = nil
 	}
 }

@@ -54,13 +54,13 @@ func Create(t *testing.T, s server.Store, o register.Owner, site register.ID, no
 	return r
 }
 
-// Run runs the suite; make gives a new medium to each test.
-func Run(t *testing.T, make func(t *testing.T) Medium) {
+// Run runs the suite; medium gives a new medium to each test.
+func Run(t *testing.T, medium func(t *testing.T) Medium) {
 	for name, test := range map[string]func(*testing.T, Medium){
 		"operations": operations, "repeats": repeats, "four newest": fourNewest, "binding": binding, "strangers": strangers,
 		"opened again": openedAgain, "new identity": newIdentity, "many at once": manyAtOnce, "description": description,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, make(t)) })
+		t.Run(name, func(t *testing.T) { test(t, medium(t)) })
 	}
 }
 
