@@ -11,6 +11,8 @@ import (
 // else is shown as SYS-9000. No method may hang: each returns within the context's deadline (CallTimeout), and a fact
 // that is not fresh is given as unknown, not waited for.
 type Backend interface {
+	FenceBackend
+
 	// Site is the whole status. It answers in every mode, also before founding.
 	Site(ctx context.Context) (Site, error)
 

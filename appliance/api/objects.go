@@ -119,18 +119,29 @@ type VM struct {
 
 // Fence is the fencing view: which ways exist to make sure that a node is off, and whether they are proven.
 type Fence struct {
-	Paths []FencePath `json:"paths"`
-	Last  *Evidence   `json:"last,omitempty"`
+	Paths   []FencePath `json:"paths"`
+	Last    *Evidence   `json:"last,omitempty"`
+	Latches []Latch     `json:"latches"` // nodes that are off and stay off
 }
 
 // FencePath is one way to turn one node off.
 type FencePath struct {
-	Node    string `json:"node"`   // whom it turns off
-	Kind    string `json:"kind"`   // bmc, outlets
-	Target  string `json:"target"` // address, or "1+2 at 192.0.2.21:502"
-	State   string `json:"state"`  // ready, silent, refused, unproven, unknown
-	Proven  bool   `json:"proven"` // by a live off/on test
-	AgeMS   int64  `json:"age_ms"` // since the last answer; -1: never
+	Node   string `json:"node"`   // whom it turns off
+	Kind   string `json:"kind"`   // bmc, outlets
+	Target string `json:"target"` // address, or "1+2 at 192.0.2.21:502"
+	State  string `json:"state"`  // ready, silent, refused, unproven, unknown
+	Proven bool   `json:"proven"` // by a live off/on test
+	AgeMS  int64  `json:"age_ms"` // since the last answer; -1: never
+
+	By         string  `json:"by"`                // who proves it: the other node
+	Fresh      bool    `json:"fresh"`             // by the standing proof it would bring evidence now
+	ProofAgeMS int64   `json:"proof_age_ms"`      // since the standing proof last held; -1: never
+	NextMS     int64   `json:"next_ms"`           // until it is proven again; -1: unknown
+	Power      string  `json:"power"`             // on, off, mixed, unknown: as this way sees the node
+	Numbers    string  `json:"numbers,omitempty"` // outlets: how the register numbers of the product are known
+	Supported  bool    `json:"supported"`         // outlets: each of them was tried on a device
+	Watts      float64 `json:"watts"`             // through all its outlets; -1: not metered
+
 	Problem string `json:"problem,omitempty"`
 	Fault   *Fault `json:"fault,omitempty"` // what has to be mended
 }

@@ -60,7 +60,7 @@ func (s *Server) routes(api huma.API) {
 	route(api, http.MethodGet, "/vms/{name}", "vm-show", "One VM", s.vm)
 	route(api, http.MethodPost, "/vms/{name}/start", "vm-start", "Want a VM to run, and start it", s.startVM)
 	route(api, http.MethodPost, "/vms/{name}/stop", "vm-stop", "Want a VM not to run, and end it", s.stopVM)
-	route(api, http.MethodGet, "/fence", "fence-status", "Ways to turn each node off, and the last evidence", s.fence)
+	s.fenceRoutes(api)
 	route(api, http.MethodGet, "/setup", "setup-show", "How far founding has come", s.setup)
 	route(api, http.MethodPost, "/setup/answer", "setup-answer", "Found the site", s.answer)
 	route(api, http.MethodGet, "/tasks/{id}", "task-show", "A long action", s.task)
@@ -135,11 +135,6 @@ func (s *Server) order(ctx context.Context, name string, act func(context.Contex
 	return &reply[Acted]{Acted{ActedOn: s.cfg.Node, VM: vm}}, err
 }
 
-func (s *Server) fence(ctx context.Context, _ *nothing) (*reply[Fence], error) {
-	st, err := s.cfg.Backend.Site(ctx)
-	return &reply[Fence]{st.filled().Fence}, err
-}
-
 func (s *Server) setup(ctx context.Context, _ *nothing) (*reply[Setup], error) {
 	st, err := s.cfg.Backend.Setup(ctx)
 	if st.Steps == nil {
@@ -172,7 +167,7 @@ func (s *Server) task(_ context.Context, in *byID) (*reply[Task], error) {
 func (s Site) filled() Site {
 	s.Losses, s.Members, s.Nodes = orEmpty(s.Losses), orEmpty(s.Members), orEmpty(s.Nodes)
 	s.Volumes, s.VMs, s.Faults = orEmpty(s.Volumes), orEmpty(s.VMs), orEmpty(s.Faults)
-	s.Fence.Paths = orEmpty(s.Fence.Paths)
+	s.Fence = s.Fence.filled()
 	s.Volumes, s.VMs = slices.Clone(s.Volumes), slices.Clone(s.VMs)
 	for i := range s.Volumes {
 		s.Volumes[i].InSync = orEmpty(s.Volumes[i].InSync)

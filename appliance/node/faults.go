@@ -103,6 +103,9 @@ func (n *Node) reported(c membership.ReportCode) {
 		n.faults.clearAbout(aboutFenceRun)
 		n.faults.raise(event.New(event.Fenced, "node", peer, "detail", "its power was read after the request"))
 	case membership.ReportPowerOnLimit:
+		if _, is := n.latchOf(peer); is {
+			return // it was not powered on at all, and that is said
+		}
 		n.faults.raise(event.New(event.PowerOnGivenUp, "node", peer, "count", "3"))
 	case membership.ReportJoinCut:
 		n.faults.raise(event.New(event.CopyFailed, "session", "the last one", "reason", "the other node or its mirror was lost"))
@@ -111,6 +114,7 @@ func (n *Node) reported(c membership.ReportCode) {
 			event.WrongPeerKey, event.LinkRefused, event.LegsUnrelated, event.NoSource, event.BothWrote, event.GenerationsDiffer)
 		n.faults.clearAbout(aboutFenceRun)
 		n.faults.clearAbout(aboutPowerOn)
+		n.tasks.Go(n.unlatchJoined)
 	default: // nothing for the others
 	}
 }

@@ -42,17 +42,15 @@ func TestFoundFaultsArriveUnchanged(t *testing.T) {
 
 	silent := fence.Fault{Code: fence.CodeBMCSilent, What: "The BMC of node b at 192.0.2.12 does not answer", Why: "no reply in 3 s", Next: "Check its cable"}
 	n := p.nodes[0]
-	n.watch.mu.Lock()
-	n.watch.fence = fenceSeen{asked: time.Now(), status: fence.Status{Node: fence.B, Paths: []fence.Path{
-		{Kind: fence.PathBMC, Address: "192.0.2.12", Checked: time.Now(), State: fence.PathUnknown, Fault: &silent},
-	}}}
-	n.watch.mu.Unlock()
+	path := fence.Path{Kind: fence.PathBMC, Address: "192.0.2.12", Checked: time.Now(), State: fence.PathUnknown, Fault: &silent}
 	run := silent
 	n.faults.raiseAbout(aboutFenceRun, reported(&run))
 	same := func(f api.Fault) bool {
 		return f.Code == silent.Code && f.What == silent.What && f.Why == silent.Why && f.Next == silent.Next && f.Command == "duet fence status"
 	}
-	s := p.site(0)
+	facts := n.observe(t.Context())
+	facts.fence = []pathSeen{{path: path}}
+	s := api.Site{Fence: n.fenceFacts(facts), Faults: n.faultFacts(facts)}
 	if len(s.Fence.Paths) != 1 || s.Fence.Paths[0].State != "silent" || s.Fence.Paths[0].Fault == nil || !same(*s.Fence.Paths[0].Fault) {
 		t.Errorf("fence status: %+v", s.Fence.Paths)
 	}

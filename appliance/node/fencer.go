@@ -5,17 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"slices"
 	"sync/atomic"
 
 	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
 	"duet/ipmi/fence"
+	"duet/ipmi/fence/ledger"
 )
 
-// fencer turns the peer off and on. While the live test of setup runs, the core's orders get no evidence: the test
-// switches the same outlets, and two orders at once would shoot a node that is just being given its power back.
+// fencer turns the peer off and on, and proves that it could. While a live test runs, the core's orders get no evidence:
+// the test switches the same outlets, and two orders at once would shoot a node that is just being given its power back.
 type fencer struct {
 	doc  site.Document
 	self membership.Node
@@ -23,9 +24,11 @@ type fencer struct {
 	told *faults
 	held atomic.Bool
 
-	mu     sync.Mutex
-	target fence.Target
-	runner *fence.Runner // nil: no way to fence
+	target  fence.Target
+	runner  *fence.Runner // nil: no way to fence
+	proof   proof
+	latched func() (site.Latch, bool) // of the peer; nil: there are no latches
+	record  func(ledger.Entry)        // nil: nowhere
 }
 
 func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *faults, log *slog.Logger) (*fencer, error) {
@@ -34,7 +37,11 @@ func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *fa
 	if f.target.BMC == nil && f.target.PDU == nil {
 		return f, nil
 	}
-	runner, err := f.make(f.target)
+	own := ""
+	if b := f.doc.Node(f.self.String()).BMC; b != nil {
+		own = b.GUID
+	}
+	runner, err := fence.New(fence.Config{Target: f.target, OwnGUID: own, Log: f.log})
 	if err != nil {
 		return nil, fmt.Errorf("ways to fence node %v: %w", self.Peer(), err)
 	}
@@ -42,25 +49,29 @@ func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *fa
 	return f, nil
 }
 
-func (f *fencer) make(t fence.Target) (*fence.Runner, error) {
-	own := ""
-	if b := f.doc.Node(f.self.String()).BMC; b != nil {
-		own = b.GUID
-	}
-	return fence.New(fence.Config{Target: t, OwnGUID: own, Log: f.log})
-}
-
-// target is what the document says of a node's power.
+// target is what the documents say of a node's power.
 func target(doc site.Document, node membership.Node, r site.Runtime) fence.Target {
 	d := doc.Node(node.String())
-	t := fence.Target{Node: fence.Node(node), OutletsProven: r.OutletsProven[node.String()]}
+	learned := r.Learned[node.String()]
+	t := fence.Target{
+		Node: fence.Node(node), OutletsProven: r.OutletsProven[node.String()], Load: load(learned), PSUs: d.PSUs,
+	}
+	if doc.Fencing != nil {
+		t.SharedPSUs, t.Strict = doc.Fencing.SharedPSUs, doc.Fencing.Strict
+	}
 	if d.BMC != nil {
 		t.BMC = &fence.BMCConfig{
 			Address: d.BMC.Address, User: d.BMC.User, Password: fence.Secret(string(d.BMC.Password)), GUID: d.BMC.GUID,
+			Firmware: learned.Firmware,
 		}
 	}
 	if doc.PDU != nil && len(d.Outlets) > 0 {
-		t.PDU = &fence.PDUConfig{Address: doc.PDU.Address, Product: doc.PDU.Product, UnitID: doc.PDU.UnitID}
+		t.PDU = &fence.PDUConfig{
+			Address: doc.PDU.Address, Product: doc.PDU.Product, UnitID: doc.PDU.UnitID, Numbers: doc.PDU.Numbers, Identity: learned.PDU,
+		}
+		for _, f := range doc.PDU.Feeds {
+			t.PDU.Reserved = append(t.PDU.Reserved, f.Outlet)
+		}
 		for _, o := range d.Outlets {
 			t.Outlets = append(t.Outlets, o.Outlet)
 		}
@@ -68,74 +79,93 @@ func target(doc site.Document, node membership.Node, r site.Runtime) fence.Targe
 	return t
 }
 
-func (f *fencer) exists() bool { return f.current() != nil }
-
-func (f *fencer) current() *fence.Runner {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.runner
+func load(l site.Learned) fence.LearnedLoad {
+	return fence.LearnedLoad{Known: l.Metered, OffWatts: l.OffWatts, StandbyWatts: l.StandbyWatts}
 }
+
+func (f *fencer) exists() bool { return f.runner != nil }
 
 // proven follows the runtime document: an outlet map counts as evidence only after its live test.
 func (f *fencer) proven(r site.Runtime) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	ok := r.OutletsProven[f.self.Peer().String()]
-	if f.runner == nil || f.target.OutletsProven == ok {
+	if f.runner == nil {
 		return
 	}
-	t := f.target
-	t.OutletsProven = ok
-	runner, err := f.make(t)
-	if err != nil {
-		f.log.Error("ways to fence", "error", err.Error())
-		return
-	}
-	old := f.runner
-	f.target, f.runner = t, runner
-	go func() { _ = old.Close() }() // it may be in the middle of a run
+	peer := f.self.Peer().String()
+	l := r.Learned[peer]
+	f.runner.Learn(r.OutletsProven[peer], load(l), l.Firmware)
 }
 
-// Fence carries out the core's order.
-func (f *fencer) Fence(ctx context.Context, attempt uint64, epoch membership.Epoch) (membership.Verdict, string) {
+// Fence carries out the core's order. With a time of the loss in it, fencing is the arbiter: it is done in turns.
+func (f *fencer) Fence(ctx context.Context, order membership.Fence) (membership.Verdict, string) {
 	if f.held.Load() {
 		return membership.Unknown, "the live fence test is using the paths"
 	}
-	r := f.current()
-	if r == nil {
+	if f.runner == nil {
 		return membership.Unknown, "no path"
 	}
-	ev := r.Run(ctx, fence.Request{Run: attempt, Epoch: uint64(epoch)})
+	began := startOf()
+	req := fence.Request{Run: uint64(order.Attempt), Epoch: uint64(order.Epoch)}
+	var ev fence.Evidence
+	if order.Lost != 0 {
+		ev = f.runner.InTurn(ctx, req, fence.Boottime(order.Lost), order.First)
+	} else {
+		ev = f.runner.Run(ctx, req)
+	}
 	f.told.clearAbout(aboutFenceRun)
 	if ev.Fault != nil {
 		f.told.raiseAbout(aboutFenceRun, reported(ev.Fault))
 	}
+	if f.record != nil {
+		f.record(attemptEntry(ev, order, began))
+	}
 	detail := fmt.Sprintf("%v %s", ev.Kind, ev.Why)
-	if ev.Run != attempt || ev.Epoch != uint64(epoch) || ev.Node != fence.Node(f.self.Peer()) {
+	if ev.Run != req.Run || ev.Epoch != req.Epoch || ev.Node != fence.Node(f.self.Peer()) {
 		return membership.Unknown, "evidence of another order: " + detail
 	}
-	switch ev.Verdict {
-	case fence.Confirmed:
+	allows := ev.Policy(f.target.Strict)
+	switch {
+	case order.Lost != 0 && allows.WitnessLess, order.Lost == 0 && allows.StartResources:
 		return membership.Confirmed, detail
-	case fence.Refused:
+	case ev.Verdict == fence.Refused:
 		return membership.Refused, detail
-	default: // the others as below
+	default: // whatever the verdict is called, the policy does not allow it
 	}
 	return membership.Unknown, detail
 }
 
-// PowerOn gives the peer its power back.
+// PowerOn gives the peer its power back, unless a person latched it off (hardware.md section 4.4).
 func (f *fencer) PowerOn(ctx context.Context) error {
-	r := f.current()
-	if r == nil || f.held.Load() {
+	if f.runner == nil || f.held.Load() {
 		return errors.New("no path is free")
 	}
-	err := r.PowerOn(ctx)
 	f.told.clearAbout(aboutPowerOn)
+	if f.latched != nil {
+		if l, is := f.latched(); is {
+			fault := event.New(event.NodeLatched, "node", f.self.Peer().String(), "by", l.By, "reason", l.Reason)
+			f.told.raiseAbout(aboutPowerOn, fault)
+			return fault
+		}
+	}
+	err := f.runner.PowerOn(ctx)
 	if fault, ok := asReported(err); ok {
 		f.told.raiseAbout(aboutPowerOn, fault)
 	}
 	return err
+}
+
+// giveBack switches outlets on that a run left off, when the peer is there again. Those of a latched node stay off.
+func (f *fencer) giveBack(ctx context.Context) {
+	if f.runner == nil || f.held.Load() {
+		return
+	}
+	if f.latched != nil {
+		if _, is := f.latched(); is {
+			return
+		}
+	}
+	if err := f.runner.GiveBack(ctx); err != nil {
+		f.log.Warn("outlets of the peer stay off", "error", err.Error())
+	}
 }
 
 // reported carries what ipmi/fence found to people, as it was worded there.
@@ -161,24 +191,33 @@ func reportedError(err error) error {
 
 // test runs the live test of the peer.
 func (f *fencer) test(ctx context.Context, progress func(string)) (fence.TestResult, error) {
-	r := f.current()
-	if r == nil {
+	if f.runner == nil {
 		return fence.TestResult{}, errors.New("no path to test")
 	}
-	return r.LiveTest(ctx, progress)
+	return f.runner.LiveTest(ctx, progress)
 }
 
-func (f *fencer) status(ctx context.Context) fence.Status {
-	r := f.current()
-	if r == nil {
-		return fence.Status{Node: fence.Node(f.self.Peer())}
+// paths are how the ways to the peer stand: what was last seen of each, and its standing proof.
+func (f *fencer) paths() []pathSeen {
+	if f.runner == nil {
+		return nil
 	}
-	return r.Status(ctx)
+	proofs := f.proof.now()
+	var all []pathSeen
+	for _, p := range f.runner.Last().Paths {
+		seen := pathSeen{path: p}
+		if i := slices.IndexFunc(proofs, func(o fence.Proof) bool { return o.Kind == p.Kind }); i >= 0 {
+			seen.proof, seen.watched = proofs[i], true
+		}
+		all = append(all, seen)
+	}
+	return all
 }
 
 func (f *fencer) close() error {
-	if r := f.current(); r != nil {
-		return r.Close()
+	f.proof.stop()
+	if f.runner == nil {
+		return nil
 	}
-	return nil
+	return f.runner.Close()
 }

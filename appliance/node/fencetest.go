@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 
 	"duet/appliance/api"
 	"duet/appliance/event"
@@ -16,36 +15,14 @@ import (
 // testPeer runs the live fence test of the peer from here, and waits until the peer is back and in sync.
 func (s *setup) testPeer(ctx context.Context, say func(string)) error {
 	n := s.node
-	n.mu.Lock()
-	f := n.fencer
-	n.mu.Unlock()
-	peer := n.peer().String()
+	f := n.fencerNow()
 	if f == nil || !f.exists() || n.tested(n.peer()) {
 		return s.completeIfDone()
 	}
 	if err := s.awaitLegs(ctx, say); err != nil { // both hold everything before one is turned off
 		return err
 	}
-	f.held.Store(true)
-	defer f.held.Store(false)
-	n.driver.Note("fence-test", peer)
-	result, err := f.test(ctx, say)
-	if err != nil {
-		n.log.Error("live fence test", "node", peer, "error", err.Error())
-		if fault, ok := asReported(err); ok {
-			return fault
-		}
-		return event.New(event.FenceTestFailed, "node", peer, "step", err.Error())
-	}
-	say("node " + peer + " boots and joins")
-	if err := s.awaitLegs(ctx, func(string) {}); err != nil {
-		return fmt.Errorf("node %s did not come back after its test: %w", peer, err)
-	}
-	err = n.changeRuntime(func(r *site.Runtime) {
-		r.BMCProven[peer] = r.BMCProven[peer] || result.BMCProven
-		r.OutletsProven[peer] = r.OutletsProven[peer] || result.OutletsProven
-	})
-	if err != nil {
+	if err := n.liveTest(ctx, f, "setup", say); err != nil {
 		return err
 	}
 	return s.completeIfDone()

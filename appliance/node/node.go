@@ -58,6 +58,7 @@ type Node struct {
 	faults  *faults
 	setup   *setup
 	flight  *flight.Recorder
+	history *history
 
 	mu      sync.Mutex // guards what the driver's hooks change and others read
 	doc     *site.Document
@@ -111,6 +112,7 @@ func New(cfg Config) (*Node, error) {
 		LibvirtSocket: boot.LibvirtSocket, NBDSocket: filepath.Join(boot.RunDir, nbdSocket), LogDir: vmLogDir,
 		Accel: boot.Accel, ProcDir: cfg.ProcDir, Log: log.With("subsystem", "vms"),
 	})
+	n.history = newHistory(filepath.Join(boot.DataDir, ledgerFile), n.faults, log.With("subsystem", "fence"))
 	n.guests = &guests{node: n, starting: map[membership.ResourceID]bool{}}
 	n.watch = &watch{node: n}
 	n.setup = &setup{node: n}
@@ -160,6 +162,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	rows := []subsystem{
 		{"api", n.serveAPI},
+		{"fence ledger", n.history.run},
 		{"watch", n.watch.run},
 		{"guests", n.guests.run},
 		{"pair", func(ctx context.Context) error { return n.driver.Run(ctx, placed) }},
@@ -214,7 +217,7 @@ func (n *Node) close() error {
 		errs = append(errs, n.fencer.close())
 	}
 	n.flight.Close()
-	return errors.Join(append(errs, n.records.Close())...)
+	return errors.Join(append(errs, n.history.close(), n.records.Close())...)
 }
 
 // reset makes this node go down hard: it could not stop what it must stop (protocol.md 5.1). In a container the
@@ -250,6 +253,7 @@ func (n *Node) sessionBegan(_ membership.Session, peerFresh bool) {
 	n.mu.Unlock()
 	if !peerFresh {
 		n.tasks.Go(n.sendRuntime)
+		n.tasks.Go(n.fencePeerIsBack)
 	}
 }
 

@@ -91,6 +91,7 @@ func (n *Node) placeIn(doc site.Document, id membership.ID) (pair.Site, error) {
 	defer n.mu.Unlock()
 	n.closeDevices()
 	n.doc, n.witness, n.fencer = &doc, w, f
+	n.beginFencing(f)
 	if w != nil {
 		out.Witness = w
 	}
@@ -187,6 +188,8 @@ const (
 	msgRuntime  byte = 2 // runtime document: at every session's begin and after every change
 	msgTestMe   byte = 3 // run the live fence test of the sender
 	msgTestDone byte = 4 // its outcome in words; empty: proven
+
+	msgFenceProof byte = 32 // how the paths to the receiver stand
 )
 
 // told is the driver's hook for these messages.
@@ -201,6 +204,8 @@ func (n *Node) told(kind byte, body []byte) {
 		n.tasks.Go(n.setup.testForPeer)
 	case msgTestDone:
 		n.setup.toldTest(string(body))
+	case msgFenceProof:
+		err = n.toldProof(body)
 	default:
 		err = fmt.Errorf("kind %d is unknown", kind)
 	}

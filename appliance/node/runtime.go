@@ -57,6 +57,16 @@ func uniteRuntime(into *site.Runtime, other site.Runtime) {
 			}
 		}
 	}
+	for k, v := range other.Learned {
+		if _, known := into.Learned[k]; !known {
+			into.Learned[k] = v
+		}
+	}
+	for k, v := range other.Latched { // of two, the one that keeps a node off is the safe one
+		if _, is := into.Latched[k]; !is {
+			into.Latched[k] = v
+		}
+	}
 }
 
 // changeRuntime writes the next version here, durably, and sends it to the peer.

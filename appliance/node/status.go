@@ -20,7 +20,6 @@ import (
 // Ages beyond which a fact is stale, and stale is unknown.
 const (
 	witnessStale = 75 * time.Second // two questions and a half
-	fenceStale   = 75 * time.Second
 	guestsStale  = 10 * time.Second
 	statusWait   = 2 * time.Second // for duet-mirrord; its answer takes microseconds
 )
@@ -36,7 +35,9 @@ type facts struct {
 	mirror   control.Status
 	mirrorUp bool
 	witness  witnessSeen
-	fence    fenceSeen
+	fence    []pathSeen
+	toSelf   []published // how the paths to this node stand, as the peer says
+	selfTold bool
 	guests   []vms.Seen
 	running  []vms.Process
 	began    time.Time
@@ -50,7 +51,11 @@ func (n *Node) observe(ctx context.Context) facts {
 	}
 	f.doc, f.founded = n.document()
 	f.mirror, f.mirrorUp = n.driver.MirrorStatus(ctx)
-	f.witness, f.fence = n.watch.seen()
+	f.witness = n.watch.seen()
+	if fencer := n.fencerNow(); fencer != nil {
+		f.fence = fencer.paths()
+		f.toSelf, f.selfTold = fencer.proof.fromPeer()
+	}
 	f.running, _ = n.vms.Running() //nolint:errcheck // an error shows as no VM; LibvirtDown and the kill paths tell more
 	n.guests.mu.Lock()
 	if time.Since(n.guests.seenAt) < guestsStale {

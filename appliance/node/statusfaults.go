@@ -12,49 +12,47 @@ import (
 	"duet/ipmi/fence"
 )
 
-// fenceWays is what would give evidence now: about the peer as seen by the last look, about this node as far as it is
-// known here: proven by the peer's test.
+// fenceWays is what would give evidence now: about the peer by the standing proof here, about this node by what the peer
+// says of its own; before it said anything, by its live test.
 func (n *Node) fenceWays(f facts) (peer, self outlook.Fence) {
-	fresh := time.Since(f.fence.asked) < fenceStale
-	for _, p := range f.fence.status.Paths {
-		ok := fresh && p.Fault == nil && p.State != fence.PathUnknown
-		switch p.Kind {
-		case "bmc":
+	now := fence.Boottime(f.now)
+	for _, p := range f.fence {
+		ok := p.watched && p.proof.Fresh(now, fence.DefaultRhythm())
+		switch p.path.Kind {
+		case fence.PathBMC:
 			peer.BMC = ok
-		case "outlets":
-			peer.Outlets = ok && f.runtime.OutletsProven[n.peer().String()]
+		case fence.PathOutlets:
+			peer.Outlets = ok
 		}
 	}
 	me := n.self.String()
-	self.BMC = f.runtime.BMCProven[me]
-	self.Outlets = f.runtime.OutletsProven[me]
+	if !f.selfTold || f.view.State.Session == 0 {
+		return peer, outlook.Fence{BMC: f.runtime.BMCProven[me], Outlets: f.runtime.OutletsProven[me]}
+	}
+	for _, p := range f.toSelf {
+		switch fence.PathKind(p.Kind) {
+		case fence.PathBMC:
+			self.BMC = p.Fresh
+		case fence.PathOutlets:
+			self.Outlets = p.Fresh
+		}
+	}
 	return peer, self
 }
 
 func (n *Node) fenceFacts(f facts) api.Fence {
 	out := api.Fence{Paths: []api.FencePath{}}
 	peer := n.peer().String()
-	for _, p := range f.fence.status.Paths {
-		a := api.FencePath{Node: peer, Kind: string(p.Kind), Target: p.Address, State: "ready", AgeMS: -1}
-		if p.Kind == "outlets" {
-			a.Target = fmt.Sprintf("%v at %s", p.Outlets, p.Address)
-			a.Proven = f.runtime.OutletsProven[peer]
-		} else {
-			a.Proven = f.runtime.BMCProven[peer]
+	for _, p := range f.fence {
+		out.Paths = append(out.Paths, n.pathToPeer(f, p))
+	}
+	if f.selfTold && f.view.State.Session != 0 {
+		for _, p := range f.toSelf {
+			out.Paths = append(out.Paths, n.pathToSelf(f, p))
 		}
-		if !p.Checked.IsZero() {
-			a.AgeMS = time.Since(p.Checked).Milliseconds()
-		}
-		switch {
-		case p.Fault != nil:
-			shown := apiFault(reported(p.Fault), time.Time{})
-			a.State, a.Problem, a.Fault = faultedState(shown.Code), p.Fault.What, &shown
-		case p.State == fence.PathUnknown:
-			a.State = "unknown"
-		case !a.Proven:
-			a.State = "unproven"
-		}
-		out.Paths = append(out.Paths, a)
+	}
+	if l, is := f.runtime.Latched[peer]; is {
+		out.Latches = append(out.Latches, api.Latch{Node: peer, By: l.By, Reason: l.Reason, Epoch: l.Epoch, At: l.At})
 	}
 	for _, m := range n.driver.Moments() {
 		var verdict string
@@ -65,6 +63,76 @@ func (n *Node) fenceFacts(f facts) api.Fence {
 		}
 	}
 	return out
+}
+
+// pathToPeer is one way as this node proves it.
+func (n *Node) pathToPeer(f facts, p pathSeen) api.FencePath {
+	peer := n.peer().String()
+	a := api.FencePath{
+		Node: peer, By: n.self.String(), Kind: string(p.path.Kind), Target: p.path.Address, State: "ready", AgeMS: -1, ProofAgeMS: -1, NextMS: -1,
+		Power: string(p.path.State), Numbers: p.path.Numbers, Supported: p.path.Supported, Watts: -1,
+	}
+	if p.path.Kind == fence.PathOutlets {
+		a.Target = fmt.Sprintf("%v at %s", p.path.Outlets, p.path.Address)
+		a.Proven = f.runtime.OutletsProven[peer]
+	} else {
+		a.Proven = f.runtime.BMCProven[peer]
+	}
+	if p.path.Metered {
+		a.Watts = p.path.Watts
+	}
+	if !p.path.Checked.IsZero() {
+		a.AgeMS = time.Since(p.path.Checked).Milliseconds()
+	}
+	fault := p.path.Fault
+	if p.watched {
+		fault = p.proof.Fault
+		a.Fresh = p.proof.Fresh(fence.Boottime(f.now), fence.DefaultRhythm())
+		if p.proof.ProvenAt != 0 {
+			a.ProofAgeMS = (int64(f.now) - int64(p.proof.ProvenAt)) / int64(time.Millisecond)
+		}
+		a.NextMS = max(int64(p.proof.Next)-int64(f.now), 0) / int64(time.Millisecond)
+	}
+	switch {
+	case fault != nil:
+		shown := apiFault(reported(fault), time.Time{})
+		a.State, a.Problem, a.Fault = faultedState(shown.Code), fault.What, &shown
+	case p.path.State == fence.PathUnknown:
+		a.State = "unknown"
+	case !a.Proven:
+		a.State = "unproven"
+	}
+	return a
+}
+
+// pathToSelf is one way to this node as the peer says.
+func (n *Node) pathToSelf(f facts, p published) api.FencePath {
+	me := n.self.String()
+	a := api.FencePath{
+		Node: me, By: n.peer().String(), Kind: p.Kind, State: "ready", AgeMS: -1, ProofAgeMS: p.AgeMS, NextMS: -1, Fresh: p.Fresh,
+		Power: p.State, Watts: -1,
+	}
+	d := f.doc.Node(me)
+	switch {
+	case p.Kind == string(fence.PathBMC) && d.BMC != nil:
+		a.Target, a.Proven = d.BMC.Address, f.runtime.BMCProven[me]
+	case p.Kind == string(fence.PathOutlets) && f.doc.PDU != nil:
+		var outlets []int
+		for _, o := range d.Outlets {
+			outlets = append(outlets, o.Outlet)
+		}
+		a.Target, a.Proven = fmt.Sprintf("%v at %s", outlets, f.doc.PDU.Address), f.runtime.OutletsProven[me]
+	}
+	switch {
+	case p.Code != "":
+		shown := apiFault(event.New(event.Code(p.Code)), time.Time{})
+		a.State, a.Problem, a.Fault = faultedState(p.Code), shown.What, &shown
+	case p.AgeMS < 0:
+		a.State = "unknown"
+	case !a.Proven:
+		a.State = "unproven"
+	}
+	return a
 }
 
 // faultedState is the word for a way that has a fault: interfaces.md section 2.
@@ -110,10 +178,19 @@ func (n *Node) faultFacts(f facts) []api.Fault {
 	if !f.view.Watchdog {
 		add(event.New(event.WatchdogMissing, "device", orNone(n.boot.Watchdog), "reason", "it is not armed"))
 	}
-	for _, p := range f.fence.status.Paths {
-		if p.Fault != nil {
-			add(reported(p.Fault))
+	for _, p := range f.fence {
+		fault, notice := p.path.Fault, (*fence.Fault)(nil)
+		if p.watched {
+			fault, notice = p.proof.Fault, p.proof.Notice
 		}
+		for _, q := range []*fence.Fault{fault, notice} {
+			if q != nil {
+				add(reported(q))
+			}
+		}
+	}
+	if l, is := f.runtime.Latched[peer]; is {
+		add(event.New(event.NodeLatched, "node", peer, "by", l.By, "reason", l.Reason))
 	}
 	for _, a := range n.faults.list() {
 		fault := apiFault(a.fault, a.since)

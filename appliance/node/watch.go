@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"duet/ipmi/fence"
 	"duet/witness/wire"
 )
 
@@ -16,18 +15,17 @@ const (
 	witnessEach  = 30 * time.Second
 	witnessAgain = 2 * time.Second // after a silence
 	witnessWait  = 5 * time.Second // a round trip that the register tolerates
-	fenceEach    = 30 * time.Second
-	fenceAgain   = 5 * time.Second
 	watchTick    = 250 * time.Millisecond
 )
 
-// watch keeps what status says about witness and fencing fresh.
+// watch keeps what status says about the witness fresh. The ways to fence are proven by a watch of their own (fenceproof.go).
 type watch struct {
 	node *Node
 
 	mu      sync.Mutex
 	witness witnessSeen
-	fence   fenceSeen
+
+	published time.Time
 }
 
 type witnessSeen struct {
@@ -38,23 +36,18 @@ type witnessSeen struct {
 	problem  string
 }
 
-type fenceSeen struct {
-	asked  time.Time
-	status fence.Status
-}
-
 func (w *watch) run(ctx context.Context) error {
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	witness, power := make(chan struct{}, 1), make(chan struct{}, 1) // one question at a time
+	witness := make(chan struct{}, 1) // one question at a time
 	for {
 		if w.witnessDue() && take(witness) {
 			wg.Go(func() { defer give(witness); w.askWitness(ctx) })
 		}
-		if w.fenceDue() && take(power) {
-			wg.Go(func() { defer give(power); w.askFence(ctx) })
+		if w.publishDue() {
+			wg.Go(w.node.publishProof)
 		}
 		select {
 		case <-ctx.Done():
@@ -122,34 +115,19 @@ func (w *watch) askWitness(ctx context.Context) {
 	}
 }
 
-func (w *watch) fenceDue() bool {
+// publishDue: the peer is told how the paths to it stand, also when nothing changes, so that what it knows has an age.
+func (w *watch) publishDue() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	each := fenceEach
-	for _, p := range w.fence.status.Paths {
-		if p.State == fence.PathUnknown || p.Fault != nil {
-			each = fenceAgain
-		}
+	if time.Since(w.published) < publishEvery || !w.node.peerHere() {
+		return false
 	}
-	return time.Since(w.fence.asked) >= each
+	w.published = time.Now()
+	return true
 }
 
-func (w *watch) askFence(ctx context.Context) {
-	w.node.mu.Lock()
-	f := w.node.fencer
-	w.node.mu.Unlock()
-	if f == nil || f.held.Load() {
-		return
-	}
-	began := time.Now()
-	status := f.status(ctx)
+func (w *watch) seen() witnessSeen {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fence = fenceSeen{asked: began, status: status}
-}
-
-func (w *watch) seen() (witnessSeen, fenceSeen) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.witness, w.fence
+	return w.witness
 }

@@ -119,7 +119,7 @@ func (d *Driver) fence(e membership.Fence) {
 	d.asks.fenceCancel = cancel
 	d.wg.Go(func() {
 		defer cancel()
-		verdict, detail := f.Fence(ctx, uint64(e.Attempt), e.Epoch)
+		verdict, detail := f.Fence(ctx, e)
 		d.log.Info("fence evidence", "verdict", verdictWord(verdict), "detail", detail, "epoch", uint64(e.Epoch))
 		d.trail.note("fence "+verdictWord(verdict), detail)
 		d.postEvent(membership.FenceResult{Attempt: e.Attempt, Verdict: verdict})

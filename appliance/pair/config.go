@@ -59,7 +59,7 @@ type Workloads interface {
 
 // Fencer turns the peer off and on. Both calls may take seconds.
 type Fencer interface {
-	Fence(ctx context.Context, attempt uint64, epoch membership.Epoch) (membership.Verdict, string)
+	Fence(ctx context.Context, order membership.Fence) (membership.Verdict, string)
 	PowerOn(ctx context.Context) error
 }
 

@@ -89,6 +89,24 @@ func (k Kind) String() string {
 	}
 }
 
+// Word is the kind in one word, as programs read it.
+func (k Kind) Word() string {
+	switch k {
+	case BMCOff:
+		return "bmc"
+	case OutletsOff:
+		return "outlets"
+	case LoadGone:
+		return "load"
+	case Person:
+		return "person"
+	case NoKind:
+		return ""
+	default:
+		return "invalid"
+	}
+}
+
 // String is the verdict in words.
 func (v Verdict) String() string {
 	switch v {

@@ -28,6 +28,7 @@ type Node struct {
 	fail    error
 	running map[string]bool
 	hold    chan struct{}
+	latch   *api.Latch
 }
 
 // New makes a founded node of a healthy pair.
@@ -94,16 +95,19 @@ func (n *Node) status() api.Site {
 		},
 		Witness: api.Witness{Configured: true, Address: "203.0.113.13:7443", Reached: true, AgeMS: 900, RTTMS: 12, Register: "aa", Confirmed: true},
 		Fence: api.Fence{Paths: []api.FencePath{
-			{Node: "a", Kind: "bmc", Target: "192.0.2.11", State: "ready", Proven: true, AgeMS: 40000},
-			{Node: "b", Kind: "bmc", Target: "192.0.2.12", State: "ready", Proven: true, AgeMS: 40000},
-			{Node: "a", Kind: "outlets", Target: "1+2 at 192.0.2.21:502", State: "ready", Proven: true, AgeMS: 60000},
-			{Node: "b", Kind: "outlets", Target: "3+4 at 192.0.2.21:502", State: "ready", Proven: true, AgeMS: 60000},
+			{Node: "a", By: "b", Kind: "bmc", Target: "192.0.2.11", State: "ready", Proven: true, AgeMS: 40000, Fresh: true, ProofAgeMS: 40000, Power: "on", Watts: -1},
+			{Node: "b", By: "a", Kind: "bmc", Target: "192.0.2.12", State: "ready", Proven: true, AgeMS: 40000, Fresh: true, ProofAgeMS: 40000, Power: "on", Watts: -1},
+			{Node: "a", By: "b", Kind: "outlets", Target: "1+2 at 192.0.2.21:502", State: "ready", Proven: true, AgeMS: 60000, Fresh: true, ProofAgeMS: 60000, Power: "on", Numbers: "", Watts: -1},
+			{Node: "b", By: "a", Kind: "outlets", Target: "3+4 at 192.0.2.21:502", State: "ready", Proven: true, AgeMS: 60000, Fresh: true, ProofAgeMS: 60000, Power: "on", Numbers: "switch V, read V, meter V", Watts: 171},
 		}},
 		Volumes: []api.Volume{
 			{Name: "disk0", ID: "d0", SizeBytes: 64 << 20, Owner: "a", InSync: []string{"a", "b"}, Stage: "paired", Leg: "uptodate", ProvenEpoch: 7, UsedBy: "counter"},
 			{Name: "disk1", ID: "d1", SizeBytes: 256 << 20, Owner: "b", InSync: []string{"a", "b"}, Stage: "paired", Leg: "uptodate", ProvenEpoch: 7, UsedBy: "press"},
 		},
 		VMs: []api.VM{n.vm("counter", "a", "disk0"), n.vm("press", "b", "disk1")},
+	}
+	if n.latch != nil {
+		s.Fence.Latches = []api.Latch{*n.latch}
 	}
 	if n.alone {
 		f.Mode, f.Peer, f.PeerOff, f.Since = outlook.Solo, false, true, "03:12"
@@ -119,7 +123,8 @@ func (n *Node) status() api.Site {
 		silent := api.AsFault(event.Reported(event.BMCSilent, event.Words{
 			What: "The BMC of node b at 192.0.2.12 does not answer", Why: "No reply in 3 s, 3 tries", Next: "Check its cable, its address and whether the node has AC",
 		}), nil)
-		s.Fence.Paths[1].State, s.Fence.Paths[1].Problem, s.Fence.Paths[1].Fault = "silent", silent.What, silent
+		s.Fence.Paths[1].State, s.Fence.Paths[1].Problem, s.Fence.Paths[1].Fault, s.Fence.Paths[1].Fresh = "silent", silent.What, silent, false
+		s.Fence.Paths[1].Power = "unknown"
 		s.Faults = []api.Fault{*api.AsFault(event.New(event.PeerOff, "peer", "b", "node", "a", "since", "03:12"), &since), *silent}
 	}
 	v := outlook.Judge(f)

@@ -95,38 +95,3 @@ func volumeLines(w io.Writer, v api.Volume) {
 		row("last stall", fmt.Sprintf("%d ms", v.LastStallMS)), row("used by", v.UsedBy),
 	})
 }
-
-func (c *cli) fence() *cobra.Command {
-	return group("fence", "Ways to make sure that a node is off",
-		show(c, "status", "Show the ways and the last evidence", 0, func(ctx context.Context, a *api.Client, _ []string) (api.Fence, error) {
-			return a.Fence(ctx)
-		}, fenceLines))
-}
-
-func fenceLines(w io.Writer, f api.Fence) {
-	fenceTable(w, f)
-	for _, p := range f.Paths {
-		if p.Fault != nil {
-			faultLines(w, []api.Fault{*p.Fault})
-		}
-	}
-}
-
-func fenceTable(w io.Writer, f api.Fence) {
-	var rows []string
-	for _, p := range f.Paths {
-		proven := "no"
-		if p.Proven {
-			proven = "yes"
-		}
-		problem := p.Problem
-		if p.Fault != nil { // its words come below
-			problem = p.Fault.Code
-		}
-		rows = append(rows, row(p.Node, p.Kind, p.Target, p.State, proven, age(p.AgeMS), problem))
-	}
-	table(w, "FENCES\tBY\tAT\tSTATE\tPROVEN\tANSWERED\tPROBLEM", rows)
-	if e := f.Last; e != nil {
-		fmt.Fprintf(w, "last: node %s %s off by %s, epoch %d, %s: %s\n", e.Node, e.Verdict, e.By, e.Epoch, e.At.UTC().Format("2006-01-02T15:04:05Z"), e.Detail)
-	}
-}

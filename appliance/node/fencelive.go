@@ -1,0 +1,152 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"duet/appliance/api"
+	"duet/appliance/event"
+	"duet/appliance/membership"
+	"duet/appliance/site"
+	"duet/ipmi/fence"
+	"duet/ipmi/fence/ledger"
+)
+
+// liveTest turns the peer off and on by every way it has, waits until it is back and in sync, and records what was
+// learned. Setup and `duet fence test --power-cycle` both end in it.
+func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(string)) error {
+	peer := n.peer().String()
+	f.held.Store(true)
+	defer f.held.Store(false)
+	n.driver.Note("fence-test", peer)
+	began := startOf()
+	result, err := f.test(ctx, say)
+	n.history.add(n.testEntry(result, err, by, began))
+	if err != nil {
+		n.log.Error("live fence test", "node", peer, "error", err.Error())
+		if fault, ok := asReported(err); ok {
+			return fault
+		}
+		return event.New(event.FenceTestFailed, "node", peer, "step", err.Error())
+	}
+	say("node " + peer + " boots and joins")
+	if err := n.setup.awaitLegs(ctx, func(string) {}); err != nil {
+		return fmt.Errorf("node %s did not come back after its test: %w", peer, err)
+	}
+	return n.changeRuntime(func(r *site.Runtime) {
+		r.BMCProven[peer] = r.BMCProven[peer] || result.BMCProven
+		r.OutletsProven[peer] = r.OutletsProven[peer] || result.OutletsProven
+		r.Learned[peer] = site.Learned{
+			Firmware: result.Firmware, PDU: result.PDU,
+			Metered: result.Load.Known, OffWatts: result.Load.OffWatts, StandbyWatts: result.Load.StandbyWatts,
+		}
+	})
+}
+
+func (n *Node) testEntry(result fence.TestResult, err error, by string, began moment) ledger.Entry {
+	e := ledger.Entry{
+		What: "live-test", Node: n.peer().String(), By: by, At: began.wall, BootMS: began.boot / int64(time.Millisecond), TookMS: began.took(),
+		Epoch: uint64(n.driver.View().State.Rec.Ep), Verdict: fence.Confirmed.String(), Why: "every path switched it off and on",
+	}
+	if err != nil {
+		e.Verdict, e.Why = fence.Unknown.String(), err.Error()
+		if fault, ok := asReported(err); ok {
+			e.Code = string(fault.Code)
+		}
+	}
+	for _, s := range result.Steps {
+		e.Steps = append(e.Steps, ledger.Step{Name: s.Name, TookMS: s.Took.Milliseconds()})
+	}
+	return e
+}
+
+// FenceTest proves every path to the other node now. Nothing is switched.
+func (n *Node) FenceTest(ctx context.Context, node string) ([]api.FencePath, error) {
+	if err := n.aboutPeer(node); err != nil {
+		return nil, err
+	}
+	f := n.fencerNow()
+	if f == nil || !f.exists() {
+		return nil, event.New(event.NoFenceMeans)
+	}
+	f.proof.watch.Check(ctx)
+	n.publishProof()
+	facts := n.observe(ctx)
+	all := n.fenceFacts(facts).Paths
+	out := []api.FencePath{}
+	for _, p := range all {
+		if p.Node == node {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+// FenceTestLive switches the other node off and on. It demands that nothing needs that node.
+func (n *Node) FenceTestLive(ctx context.Context, node, by string, report func(api.Step)) error {
+	if err := n.aboutPeer(node); err != nil {
+		return err
+	}
+	f := n.fencerNow()
+	if f == nil || !f.exists() {
+		return event.New(event.NoFenceMeans)
+	}
+	if reason := n.mayTest(); reason != "" {
+		return event.New(event.FenceTestRefused, "node", node, "reason", reason)
+	}
+	if !n.setup.take() {
+		return event.New(event.TaskRunning, "task", "setup")
+	}
+	defer n.setup.release()
+	now := time.Now()
+	step := api.Step{State: "running", WaitingFor: "node " + node, Since: now, Deadline: now.Add(testWait + rejoinWait)}
+	done := func(state string) {
+		if step.Name == "" {
+			return
+		}
+		step.State, step.Detail, step.WaitingFor = state, fmt.Sprintf("%.1f s", time.Since(step.Since).Seconds()), ""
+		report(step)
+	}
+	err := n.liveTest(ctx, f, by, func(name string) {
+		done("done")
+		step.Name, step.State, step.Detail, step.Since = name, "running", "", time.Now()
+		report(step)
+	})
+	if err != nil {
+		done("failed")
+		return err
+	}
+	done("done")
+	return nil
+}
+
+// mayTest is why the live test may not run now; empty: it may.
+func (n *Node) mayTest() string {
+	doc, _ := n.document()
+	st := n.driver.View().State
+	peer := n.peer()
+	switch {
+	case !n.store.Runtime().SetupComplete:
+		return "setup is not complete; it runs live tests of its own"
+	case !st.Committed() || st.Session == 0:
+		return "the nodes are not paired"
+	}
+	for _, v := range doc.Volumes {
+		if st.Rec.Legs[v.Slot].Set != membership.Both {
+			return "volume " + v.Name + " is not in sync on both nodes"
+		}
+	}
+	var there []string
+	stopped := n.store.Runtime().StoppedVMs
+	for _, vm := range doc.VMs {
+		if st.Rec.Owners[vm.Slot].Node == peer && !stopped[vm.ID] {
+			there = append(there, vm.Name)
+		}
+	}
+	if len(there) > 0 {
+		return fmt.Sprintf("VM %s runs on node %v", strings.Join(there, ", "), peer)
+	}
+	return ""
+}

@@ -1,0 +1,107 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"duet/appliance/api"
+	"duet/appliance/event"
+	"duet/appliance/site"
+	"duet/ipmi/fence"
+	"duet/ipmi/fence/ledger"
+)
+
+// The latch: a node is off and stays off (hardware.md section 4.4). It is durable here, in the runtime document, and
+// blocks the effect PowerOnPeer of R10b and R21c; its outlets stay as they are. No rule of the core relies on it.
+
+func (n *Node) latchOf(node string) (site.Latch, bool) {
+	l, is := n.store.Runtime().Latched[node]
+	return l, is
+}
+
+// LatchNode keeps the other node off.
+func (n *Node) LatchNode(_ context.Context, node, reason, by string) error {
+	if err := n.aboutPeer(node); err != nil {
+		return err
+	}
+	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
+	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node] = latch }); err != nil {
+		return err
+	}
+	n.driver.Note("latched", node+": "+reason)
+	n.history.add(n.latchEntry("latch", node, reason, by))
+	return nil
+}
+
+// UnlatchNode lets the other node be switched on, and does it if it is not there.
+func (n *Node) UnlatchNode(ctx context.Context, node, reason, by string) error {
+	if err := n.aboutPeer(node); err != nil {
+		return err
+	}
+	if _, is := n.latchOf(node); is {
+		if err := n.changeRuntime(func(r *site.Runtime) { delete(r.Latched, node) }); err != nil {
+			return err
+		}
+		n.driver.Note("unlatched", node+": "+reason)
+		n.history.add(n.latchEntry("unlatch", node, reason, by))
+	}
+	f := n.fencerNow()
+	if f == nil || !f.exists() || n.peerHere() {
+		return nil
+	}
+	return reportedError(f.PowerOn(ctx))
+}
+
+// aboutPeer refuses an order about this node: it could not carry it out on itself.
+func (n *Node) aboutPeer(node string) error {
+	if _, founded := n.document(); !founded {
+		return event.New(event.NotFounded, "node", n.self.String())
+	}
+	if node != n.peer().String() {
+		return &api.OtherNodeError{Object: "the power of node " + node, Node: n.peer().String()}
+	}
+	return nil
+}
+
+func (n *Node) latchEntry(what, node, reason, by string) ledger.Entry {
+	at := startOf()
+	return ledger.Entry{
+		What: what, Node: node, By: by, At: at.wall, BootMS: at.boot / int64(time.Millisecond),
+		Epoch: uint64(n.driver.View().State.Rec.Ep), Verdict: fence.Unknown.String(), Why: reason,
+	}
+}
+
+// unlatchJoined: a completed join lifts the latch.
+func (n *Node) unlatchJoined() {
+	if len(n.store.Runtime().Latched) == 0 {
+		return
+	}
+	if err := n.changeRuntime(func(r *site.Runtime) { clear(r.Latched) }); err != nil {
+		n.log.Error("latch", "error", err.Error())
+		return
+	}
+	n.driver.Note("unlatched", "it joined")
+}
+
+// beginFencing completes a fencer of a site: latches, ledger, standing proof. It is called once for each.
+func (n *Node) beginFencing(f *fencer) {
+	peer := n.peer().String()
+	f.latched = func() (site.Latch, bool) { return n.latchOf(peer) }
+	f.record = n.history.add
+	f.proof.begin(f.runner, fence.DefaultRhythm(), n.peerHere, func() {
+		if n.ctx.Err() == nil {
+			n.tasks.Go(n.publishProof)
+		}
+	})
+}
+
+// fencePeerIsBack follows the begin of a session.
+func (n *Node) fencePeerIsBack() {
+	f := n.fencerNow()
+	if f == nil {
+		return
+	}
+	f.proof.forget()
+	n.publishProof()
+	f.giveBack(n.ctx)
+}
