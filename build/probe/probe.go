@@ -5,11 +5,12 @@
 // It is the oracle of the lab's scenarios, so it shares no code with the mirror: its own NBD client, its own block
 // format. Each block carries the sequence number of the write, its own block number and a CRC over all of it; a
 // block may hold what was acknowledged last for it or any later write that was issued (unknown outcome), nothing
-// else. When the connection breaks, the probe connects again and repeats the write in doubt with the same number,
+// else. Only the loss of power of every node that held the data (History.Losses) lets it fall back to what was flushed
+// before, as with any disk: then what was written since the last flush may be missing or torn. When the connection breaks, the probe connects again and repeats the write in doubt with the same number,
 // as a guest's driver would.
 //
 // The log has one line an event: "I seq block" issued, "A seq block unix_ns latency_us" acknowledged,
-// "E text" an error answered by the server, "R" reconnected.
+// "F seq unix_ns" everything up to seq was flushed, "E text" an error answered by the server, "R" reconnected.
 package probe
 
 import (
@@ -20,6 +21,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -67,7 +69,12 @@ func Write(ctx context.Context, cfg Config, log *os.File) error {
 			return err
 		}
 		if cfg.FlushEvery > 0 && seq%uint64(cfg.FlushEvery) == 0 {
-			w.until(ctx, (*Client).Flush)
+			if !w.until(ctx, (*Client).Flush) {
+				break
+			}
+			if _, err := fmt.Fprintf(log, "F %d %d\n", seq, time.Now().UnixNano()); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-tick.C:
@@ -180,6 +187,15 @@ type History struct {
 	Last   uint64         // highest issued sequence
 	Acks   []Ack          // in order
 	Errors []string       // errors answered by the server
+
+	// Losses are the moments at which the last node that held the data lost its power, in order. They are known
+	// before the logs that go past them are loaded.
+	Losses []time.Time
+
+	soft     map[int]bool   // blocks written since the last flush
+	durable  map[int]uint64 // block → highest sequence that was flushed
+	tearable map[int]bool   // blocks that a loss may have torn, until they are written again
+	lost     int            // of Losses: applied
 }
 
 // Ack is one acknowledgement.
@@ -192,6 +208,7 @@ type Ack struct {
 func (h *History) Load(log io.Reader) error {
 	if h.Acked == nil {
 		h.Acked, h.Issued = map[int]uint64{}, map[int]uint64{}
+		h.soft, h.durable, h.tearable = map[int]bool{}, map[int]uint64{}, map[int]bool{}
 	}
 	r := bufio.NewReader(log)
 	for {
@@ -219,24 +236,51 @@ func (h *History) add(line string) error {
 		}
 		h.Issued[block] = max(h.Issued[block], seq)
 		h.Last = max(h.Last, seq)
+		h.soft[block] = true
 	case strings.HasPrefix(line, "A "):
 		if _, err := fmt.Sscanf(line, "A %d %d %d %d", &seq, &block, &at, &latency); err != nil {
 			return fmt.Errorf("log line %q: %w", line, err)
 		}
+		h.losses(at)
 		h.Acked[block] = max(h.Acked[block], seq)
+		h.soft[block] = true
+		delete(h.tearable, block)
 		h.Acks = append(h.Acks, Ack{time.Unix(0, at), time.Duration(latency) * time.Microsecond})
+	case strings.HasPrefix(line, "F "):
+		if _, err := fmt.Sscanf(line, "F %d %d", &seq, &at); err != nil {
+			return fmt.Errorf("log line %q: %w", line, err)
+		}
+		h.losses(at)
+		for block := range h.soft {
+			h.durable[block] = h.Acked[block]
+		}
+		clear(h.soft)
 	case strings.HasPrefix(line, "E "):
 		h.Errors = append(h.Errors, line[2:])
 	}
 	return nil
 }
 
+// losses applies the losses of power before a moment: what was not flushed counts as not acknowledged, and may be torn.
+func (h *History) losses(before int64) {
+	for h.lost < len(h.Losses) && h.Losses[h.lost].UnixNano() < before {
+		h.lost++
+		for block := range h.soft {
+			h.Acked[block] = h.durable[block]
+			h.tearable[block] = true
+		}
+		clear(h.soft)
+	}
+}
+
 // Lost compares the history with what the export holds: one sentence for each block that breaks the promise.
 func (h *History) Lost(contents []Content) []string {
 	var lost []string
+	h.losses(math.MaxInt64)
 	for block, c := range contents {
 		acked, issued := h.Acked[block], h.Issued[block]
 		switch {
+		case c.Torn && h.tearable[block]:
 		case c.Torn:
 			lost = append(lost, fmt.Sprintf("block %d is torn or foreign (sequence %d)", block, c.Seq))
 		case c.Seq < acked:

@@ -34,6 +34,40 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// After the last holder lost its power, what was flushed before must be there, what was not may be missing or torn, and
+// what was written afterwards counts as ever.
+func TestLostAfterPowerLoss(t *testing.T) {
+	log := "I 1 0\nA 1 0 1000 10\nI 2 1\nA 2 1 2000 10\nF 2 2500\nI 3 0\nA 3 0 3000 10\nI 4 2\n" + // the loss is here
+		"I 5 1\nA 5 1 5000 10\n"
+	for _, tc := range []struct {
+		name     string
+		contents []Content
+		with     int // complaints with the loss
+		without  int
+	}{
+		{"all there", []Content{{Seq: 3}, {Seq: 5}, {Seq: 4}}, 0, 0},
+		{"not flushed: missing", []Content{{Seq: 1}, {Seq: 5}, {}}, 0, 1},
+		{"not flushed: torn, acknowledged or in flight", []Content{{Seq: 3, Torn: true}, {Seq: 5}, {Torn: true}}, 0, 2},
+		{"flushed: missing", []Content{{}, {Seq: 5}, {}}, 1, 1},
+		{"acknowledged afterwards: missing", []Content{{Seq: 3}, {Seq: 2}, {}}, 1, 1},
+		{"acknowledged afterwards: torn", []Content{{Seq: 3}, {Seq: 5, Torn: true}, {}}, 1, 1},
+	} {
+		for _, loss := range []bool{true, false} {
+			var h History
+			want := tc.without
+			if loss {
+				h.Losses, want = []time.Time{time.Unix(0, 4000)}, tc.with
+			}
+			if err := h.Load(strings.NewReader(log)); err != nil {
+				t.Fatal(err)
+			}
+			if got := h.Lost(tc.contents); len(got) != want {
+				t.Errorf("%s, loss %v: %v, want %d complaints", tc.name, loss, got, want)
+			}
+		}
+	}
+}
+
 func TestParseSeesEveryDamage(t *testing.T) {
 	buf := make([]byte, BlockSize)
 	fill(buf, 7, 3)

@@ -74,6 +74,11 @@ func (p *probeLoad) collect(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	losses, err := p.site.losses()
+	if err != nil {
+		return err
+	}
+	p.history.Losses = losses
 	return p.read(&p.history)
 }
 
@@ -105,6 +110,11 @@ func (p *probeLoad) read(h *probe.History) error {
 
 // lost reads the export back on its owner and compares it with all that was acknowledged.
 func (p *probeLoad) lost(ctx context.Context, node string) ([]string, error) {
+	losses, err := p.site.losses()
+	if err != nil {
+		return nil, err
+	}
+	p.history.Losses = losses
 	text, err := p.site.Lab.Exec(ctx, node, "scenario", "readback", "-export", ProbeVolume, "-blocks", strconv.Itoa(p.site.sizes.ProbeBlocks))
 	if err != nil {
 		return nil, fmt.Errorf("reading the probe volume back on %s: %w", node, err)

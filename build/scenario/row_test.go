@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -72,8 +74,11 @@ func TestCollect(t *testing.T) {
 		{Name: "later", Situation: "s5", Reason: "not there yet"},
 	}
 	l := Collect(rows, []Measured{
-		{Row: "fine", Own: f(0.5)}, {Row: "fine", Own: f(0.9)}, {Row: "late", Other: f(3)},
-		{Row: "broken", Case: "c", Failed: "why"}, {Row: "half", Own: f(1)},
+		{Row: "fine", Own: f(0.5)},
+		{Row: "fine", Own: f(0.9)},
+		{Row: "late", Other: f(3)},
+		{Row: "broken", Case: "c", Failed: "why"},
+		{Row: "half", Own: f(1)},
 	}, "no time")
 	if *l.Rows[0].Own != 0.9 || !slices.Equal(l.TargetsMissed, []string{"late"}) || l.Liveness != "failed" || len(l.Failed) != 1 {
 		t.Errorf("%+v", l)
@@ -91,5 +96,23 @@ func TestCollect(t *testing.T) {
 	}
 	if !strings.Contains(page.String(), "**3.0 s**") || !strings.Contains(page.String(), "- s5: not there yet") {
 		t.Errorf("the page:\n%s", page.String())
+	}
+}
+
+// The failure matrix in the tree parses, and names only rows that this release knows.
+func TestMatrixInTree(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("../..", MatrixFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, err := MatrixRows(string(page))
+	if err != nil || len(shown) == 0 {
+		t.Fatalf("%s shows %d rows, %v (make liveness writes it)", MatrixFile, len(shown), err)
+	}
+	rows := Rows()
+	for i, name := range shown {
+		if !slices.ContainsFunc(rows, func(r Row) bool { return r.Name == name && r.Reason == "" }) || slices.Contains(shown[:i], name) {
+			t.Errorf("%s shows row %q, which is unknown, unmeasured or twice", MatrixFile, name)
+		}
 	}
 }

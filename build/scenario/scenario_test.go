@@ -2,10 +2,12 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +45,7 @@ func state(t *testing.T, name string) string {
 }
 
 // TestSite plays everything on one site: the episodes of the demo, the death of each daemon on each node, fio with
-// verification over a power cut, and orders that must be refused. Safety is strict, deadlines are generous.
+// verification over a power cut, orders that must be refused, some of the liveness table, a short chaos. Safety is strict, deadlines are generous.
 //
 // Proves: F-07, F-10, F-11, F-13, F-16, F-19, F-22, X-01, X-02, X-03.
 func TestSite(t *testing.T) {
@@ -87,8 +89,51 @@ func TestSite(t *testing.T) {
 		}
 	})
 	t.Run("refusals", func(t *testing.T) { refusals(ctx, t, s) })
+	liveness(ctx, t, s)
+	t.Run("chaos", func(t *testing.T) { shortChaos(ctx, t, s) })
 	r.Judge()
 	t.Logf("report %+v", r)
+}
+
+// livenessInTest are the cases of the liveness table that every change must pass: freezes by design with their reason, a
+// stale node that returns alone, a node that wakes after the takeover. `make liveness` plays all.
+var livenessInTest = []string{
+	"witness-then-node/the other; the witness returns",
+	"stale-returns/the owner is stale",
+	"node-hangs/the owner wakes, no BMC and no PDU",
+	"one-returns/the other returns",
+}
+
+func liveness(ctx context.Context, t *testing.T, s *Site) {
+	played := 0
+	for _, row := range Rows() {
+		for _, c := range row.Cases {
+			if !slices.Contains(livenessInTest, row.Name+"/"+c.Name) {
+				continue
+			}
+			played++
+			if !t.Run(row.Name, func(t *testing.T) {
+				if m := s.PlayCase(ctx, row, c); m.Failed != "" {
+					t.Fatal(m.Failed)
+				}
+			}) {
+				t.FailNow() // the site is not whole
+			}
+		}
+	}
+	if played != len(livenessInTest) {
+		t.Errorf("%d cases were played, want %d: was one renamed?", played, len(livenessInTest))
+	}
+}
+
+// shortChaos is what fits into every test run; the seed is fixed so that a failure is about the change, not about luck.
+func shortChaos(ctx context.Context, t *testing.T, s *Site) {
+	g := &Stage{site: s, Say: s.Say, Fresh: func(context.Context) (*Site, error) { return nil, errors.New("one site is enough here") }}
+	r := NewChaosReport(20261123)
+	if err := g.Chaos(ctx, Schedule(r.Seed, 10), 5*time.Minute, r); err != nil || !r.Safe() {
+		t.Fatalf("%v; %+v", err, r)
+	}
+	t.Logf("chaos: %+v", r)
 }
 
 // refusals gives orders that cannot be carried out: each is answered with code, what, why and next, and changes nothing.

@@ -41,23 +41,33 @@ func decode(block []byte) (uint64, error) {
 }
 
 // Last finds the newest number on a disk's first Slots blocks. Every number is on the disk before the next one is
-// written, so each slot must hold the newest number that belongs to it: an older one, or a torn block, is damage.
+// written, so each slot must hold the newest number that belongs to it: an older one, or a torn block, is damage. One
+// block may be torn: that of the number after the newest, which was being written when the last node lost its power;
+// nobody was told that it was there.
 func Last(disk []byte) (uint64, error) {
+	const none = -1
 	var numbers [Slots]uint64
 	var last uint64
+	torn, damage := none, error(nil)
 	for i := range numbers {
 		n, err := decode(disk[i*BlockSize : (i+1)*BlockSize])
-		if err != nil {
+		switch {
+		case err != nil && torn != none:
 			return 0, fmt.Errorf("slot %d: %w", i, err)
-		}
-		if n != 0 && n%Slots != uint64(i) {
+		case err != nil:
+			torn, damage = i, err
+			continue
+		case n != 0 && n%Slots != uint64(i):
 			return 0, fmt.Errorf("slot %d holds number %d of another slot", i, n)
 		}
 		numbers[i], last = n, max(last, n)
 	}
+	if next := int((last + 1) % Slots); torn != none && torn != next {
+		return 0, fmt.Errorf("slot %d: %w", torn, damage)
+	}
 	for n := last; n > 0 && n+Slots > last; n-- {
-		if numbers[n%Slots] != n {
-			return 0, fmt.Errorf("the newest number is %d, but slot %d holds %d", last, n%Slots, numbers[n%Slots])
+		if slot := int(n % Slots); slot != torn && numbers[slot] != n {
+			return 0, fmt.Errorf("the newest number is %d, but slot %d holds %d", last, slot, numbers[slot])
 		}
 	}
 	return last, nil

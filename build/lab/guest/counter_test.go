@@ -23,6 +23,25 @@ func TestLast(t *testing.T) {
 	}
 }
 
+// The block of the number that was being written may be torn, before the first round of the slots and after it.
+func TestLastInFlight(t *testing.T) {
+	for _, last := range []uint64{0, 3, Slots - 2, Slots - 1, Slots, 1000} {
+		d := disk(last)
+		at := (last + 1) % Slots * BlockSize
+		next := make([]byte, BlockSize)
+		Encode(next, last+1)
+		copy(d[at+512:at+BlockSize], next[512:])
+		if got, err := Last(d); err != nil || got != last {
+			t.Errorf("last %d, the next one torn: read %d, %v", last, got, err)
+		}
+		if d[(last+3)%Slots*BlockSize]++; last > Slots {
+			if got, err := Last(d); err == nil {
+				t.Errorf("last %d, two torn: read %d without complaint", last, got)
+			}
+		}
+	}
+}
+
 func TestLastSeesDamage(t *testing.T) {
 	whole := disk(1000)
 	for _, tc := range []struct {
