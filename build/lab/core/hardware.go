@@ -95,7 +95,7 @@ func (c *core) rackUp() error {
 		c.bmc[node] = bmc
 		go c.watchServer("bmc "+node, func() error { return bmc.Serve(context.Background(), conn) })
 	}
-	pdu, err := sim.NewPDU(sim.PDUConfig{Product: c.cfg.PDU, Outlets: outlets, SetOutlet: c.setOutlet})
+	pdu, err := sim.NewPDU(sim.PDUConfig{Product: c.cfg.PDU, Outlets: outlets, SetOutlet: c.setOutlet, Watts: c.watts})
 	if err != nil {
 		return fmt.Errorf("PDU: %w", err)
 	}
