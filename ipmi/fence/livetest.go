@@ -59,6 +59,7 @@ type liveTest struct {
 	result   TestResult
 	guid     bmc.GUID
 	touched  bool // something was switched
+	flows    bool // every outlet is metered, and power flowed while the node ran
 }
 
 func (t *liveTest) tell(step string) {
@@ -104,19 +105,13 @@ func (t *liveTest) run(ctx context.Context) error {
 		steps = append(steps, testStep{"outlets read on", t.outlets(OutletsOn)})
 	}
 	steps = append(steps, testStep{"BMC: power down", t.bmcDown}, testStep{"BMC says off, twice", t.twiceOff})
-	if useOutlets && t.metered() {
-		steps = append(steps, testStep{"meters: standby", t.meter(&t.result.Load.StandbyWatts)})
-	}
 	if useOutlets {
 		steps = append(steps,
+			testStep{"meters: standby", t.meter(&t.result.Load.StandbyWatts)},
 			testStep{"outlets: off", t.outletsDown},
 			testStep{"outlets read off", t.outlets(OutletsOut)},
 			testStep{"BMC falls silent", t.silent},
-		)
-		if t.metered() {
-			steps = append(steps, testStep{"meters: off", t.meter(&t.result.Load.OffWatts)})
-		}
-		steps = append(steps,
+			testStep{"meters: off", t.meter(&t.result.Load.OffWatts)},
 			testStep{"outlets: on", t.outletsUp},
 			testStep{"BMC answers again", t.answers},
 		)
@@ -145,21 +140,22 @@ func (t *liveTest) learn(useOutlets bool) {
 	}
 }
 
-// metered says whether the map has meters and the newest reading had a value for each outlet.
+// metered says whether the map has meters, and they showed that power flowed while the node ran.
 func (t *liveTest) metered() bool {
 	if t.r.pdu == nil {
 		return false
 	}
 	_, can := t.r.pdu.Product().OutletMeter()
-	t.r.mu.Lock()
-	defer t.r.mu.Unlock()
-	return can && (t.r.metered || len(t.result.Steps) == 0)
+	return can && t.flows
 }
 
 // meter waits until averages have followed and keeps the power. A meter that says nothing fails no test: the outlets
 // are then proven by state, and by the silence of the BMC.
 func (t *liveTest) meter(watts *float64) func(context.Context) error {
 	return func(ctx context.Context) error {
+		if !t.metered() {
+			return nil
+		}
 		if err := sleep(ctx, t.r.pace.meter); err != nil {
 			return err
 		}
@@ -199,6 +195,9 @@ func (t *liveTest) outlets(want PDUAnswer) func(context.Context) error {
 		err := t.until(ctx, t.r.pace.state, func(ctx context.Context) bool {
 			var answer PDUAnswer
 			answer, _, fault = t.r.readOutlets(ctx)
+			t.r.mu.Lock()
+			defer t.r.mu.Unlock()
+			t.flows = t.flows || want == OutletsOn && !t.touched && t.r.metered && t.r.watts > 0
 			return answer == want
 		})
 		if err != nil && fault != nil {

@@ -49,6 +49,10 @@ type Proofs struct {
 	OutletsAt          Boottime
 	alive, aliveKnown  bool // the last ping was answered
 	hasBMC, hasOutlets bool
+
+	// What speaks against a path while the peer is heard is believed the second time: a node that has just lost its power
+	// is heard for a moment longer.
+	bmcDoubted, outletsDoubted bool
 }
 
 // StartProofs begins with everything due.
@@ -105,6 +109,14 @@ func (p Proofs) SignedIn(now Boottime, answer BMCAnswer, here bool, fault *Fault
 			fault = saysOff()
 		}
 	}
+	if doubt := fault != nil && answer == BMCSaysOff; doubt && !p.bmcDoubted {
+		p.bmcDoubted = true
+		p.SignInAt = now + jittered(r.Again, random)
+		p.setNext()
+		return p
+	} else if !doubt {
+		p.bmcDoubted = false
+	}
 	p.BMC.Fault = fault
 	if fault != nil {
 		p.SignInAt = now + jittered(r.SignInAgain, random)
@@ -139,6 +151,14 @@ func (p Proofs) OutletsSeen(now Boottime, answer PDUAnswer, load Load, here bool
 			p.Outlets.Notice = word(CodeOutletOff)
 		}
 	case PDUSilent, PDUDone, PDURefused:
+	}
+	if doubt := fault != nil && fault.Code == CodeCrossed; doubt && !p.outletsDoubted {
+		p.outletsDoubted = true
+		p.OutletsAt = now + jittered(r.Again, random)
+		p.setNext()
+		return p
+	} else if !doubt {
+		p.outletsDoubted = false
 	}
 	fault = firstFault(fault, standing)
 	p.Outlets.Fault = fault

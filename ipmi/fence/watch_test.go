@@ -243,6 +243,18 @@ func TestRhythm(t *testing.T) {
 	if proofs := p.At(last+rhythm.Fresh, rhythm, stale); proofs[0].Fault == nil || proofs[0].Fault.Code != CodeStale || proofs[0].Fresh(last+rhythm.Fresh, rhythm) {
 		t.Error("a proof counts longer than it should")
 	}
+	// What speaks against a path while the peer is heard counts the second time, and the second look comes soon.
+	off := func() *Fault { return &Fault{Code: CodeSaysOff} }
+	once := p.SignedIn(4000*Second, BMCSaysOff, true, nil, off, rhythm, 0)
+	if once.BMC.Fault != nil || once.SignInAt != 4000*Second+rhythm.Again || once.SignedIn(4005*Second, BMCSaysOff, true, nil, off, rhythm, 0).BMC.Fault == nil ||
+		once.SignedIn(4005*Second, BMCSaysOff, false, nil, off, rhythm, 0).BMC.Fault != nil {
+		t.Errorf("off once: %+v", once.BMC)
+	}
+	once = p.OutletsSeen(4000*Second, OutletsOn, LoadNone, true, nil, nil, word, rhythm, 0)
+	if once.Outlets.Fault != nil || once.OutletsAt != 4000*Second+rhythm.Again ||
+		once.OutletsSeen(4005*Second, OutletsOn, LoadNone, true, nil, nil, word, rhythm, 0).Outlets.Fault == nil {
+		t.Errorf("no power once: %+v", once.Outlets)
+	}
 	// A BMC that fell silent is pinged soon; alive again, it is signed in to at once, and only that proves it.
 	dead := p.Pinged(5000*Second, &Fault{Code: CodeBMCSilent}, rhythm, 0)
 	if dead.BMC.Fault == nil || dead.PingAt > 5000*Second+rhythm.Again {
