@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -233,7 +234,41 @@ func TestTwoProcesses(t *testing.T) {
 	}
 }
 
-// Killed at every step of every change, the store holds the old register or the new one; after its answer, the new.
+// script is what the process that dies does: every kind of change. Each is repeated as a node does that heard nothing.
+var script = []func(s *Store, first register.ID) (register.Register, bool, error){
+	func(s *Store, _ register.ID) (register.Register, bool, error) {
+		r, err := s.Create(context.Background(), owner, site, 1, both(1))
+		return r, true, err
+	},
+	func(s *Store, first register.ID) (register.Register, bool, error) {
+		return s.Push(context.Background(), owner, first, 2)
+	},
+	func(s *Store, first register.ID) (register.Register, bool, error) {
+		return s.CAS(context.Background(), owner, first, both(2), onlyA(3))
+	},
+	func(s *Store, _ register.ID) (register.Register, bool, error) {
+		r, err := s.Create(context.Background(), owner, site, 2, onlyA(3))
+		return r, true, err
+	},
+}
+
+// state is every register of the site, newest first.
+func state(t *testing.T, s *Store) (all []register.Register) {
+	t.Helper()
+	rids, err := s.List(context.Background(), owner)
+	for _, rid := range rids {
+		r, _, pushErr := s.Push(context.Background(), owner, rid, 0) // changes nothing
+		err = errors.Join(err, pushErr)
+		all = append(all, r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Killed at every step of every change, the store holds the old register or the new one; after its answer, the new. The
+// change that got no answer is repeated and answered as if nothing had been, and the rest goes on from there.
 func TestKilledAtEveryStep(t *testing.T) {
 	if at := os.Getenv("STORE_KILL_AT"); at != "" {
 		killed(t, at)
@@ -244,10 +279,11 @@ func TestKilledAtEveryStep(t *testing.T) {
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledAtEveryStep$")
 		cmd.Env = append(os.Environ(), "STORE_KILL_AT="+strconv.Itoa(at), "STORE_PATH="+path)
 		out, err := cmd.Output()
-		answered := bytes.Count(out, []byte("answered\n"))
+		answers := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+		answered := bytes.Count(out, []byte("answered "))
 		var exit *exec.ExitError
 		if err == nil {
-			if answered != killChanges || at != 3*killChanges+1 {
+			if answered != len(script) || at != 3*len(script)+1 {
 				t.Fatalf("%d changes without a kill at step %d", answered, at)
 			}
 			return
@@ -255,34 +291,44 @@ func TestKilledAtEveryStep(t *testing.T) {
 		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 			t.Fatalf("step %d: %v\n%s", at, err, out)
 		}
-		committed := at%3 == 0
-		want := answered
-		if committed {
-			want++
-		}
 		s, _ := open(t, Config{Path: path, Machine: here})
-		rids, err := s.List(context.Background(), owner)
-		if err != nil {
-			t.Fatal(err)
+		holds := answered
+		if at%3 == 0 {
+			holds++ // killed between the commit and the answer
 		}
-		epoch := register.Epoch(0)
-		if len(rids) == 1 {
-			r, _, err := s.Push(context.Background(), owner, rids[0], 0)
-			if err != nil {
-				t.Fatal(err)
+		all := state(t, s)
+		registers, epoch := min(holds, 1), register.Epoch(min(holds, 3))
+		if holds == len(script) {
+			registers = 2
+		}
+		if len(all) != registers || (registers > 0 && all[registers-1].Content.Epoch != epoch) {
+			t.Errorf("killed at step %d after %d answers, it holds %+v", at, answered, all)
+		}
+		var first register.ID
+		if registers > 0 {
+			first = all[registers-1].RID
+		}
+		if answered > 0 && answers[0] != fmt.Sprintf("answered %x", first) {
+			t.Errorf("killed at step %d: the first register is %x, it said %s", at, first, answers[0])
+		}
+		for i := answered; i < len(script); i++ {
+			r, done, err := script[i](s, first)
+			if err != nil || !done {
+				t.Errorf("killed at step %d, change %d again: %+v %v %v", at, i, r, done, err)
 			}
-			epoch = r.Content.Epoch
+			if i == 0 {
+				first = r.RID
+			}
 		}
-		if int(epoch) != want || (len(rids) == 0) != (want == 0) {
-			t.Errorf("killed at step %d after %d answers: epoch %d, want %d", at, answered, epoch, want)
+		all = state(t, s)
+		if len(all) != 2 || all[1].RID != first || all[1].Content != onlyA(3) || all[1].Sequence != 3 || all[0].CreateNonce != 2 {
+			t.Errorf("killed at step %d, in the end: %+v", at, all)
 		}
 		s.Close()
 	}
 }
 
-const killChanges = 4
-
-// killed is the process that dies: CREATE with epoch 1, then pushes.
+// killed is the process that dies.
 func killed(t *testing.T, at string) {
 	s, _ := open(t, Config{Path: os.Getenv("STORE_PATH"), Machine: here})
 	steps := 0
@@ -292,13 +338,78 @@ func killed(t *testing.T, at string) {
 			select {}
 		}
 	}
-	r := create(t, s, owner, site, 1, both(1))
-	os.Stdout.WriteString("answered\n")
-	for ep := register.Epoch(2); ep <= killChanges; ep++ {
-		if _, done, err := s.Push(context.Background(), owner, r.RID, ep); err != nil || !done {
+	var first register.ID
+	for _, change := range script {
+		r, done, err := change(s, first)
+		if err != nil || !done {
 			t.Fatal(err)
 		}
-		os.Stdout.WriteString("answered\n")
+		if first == (register.ID{}) {
+			first = r.RID
+		}
+		fmt.Printf("answered %x\n", r.RID)
+	}
+}
+
+// Changes that wait together share one transaction; what one of them refuses leaves nothing of it behind.
+func TestChangesShareATransaction(t *testing.T) {
+	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
+	r := create(t, s, owner, site, 1, both(1))
+	commits, first, waiting := 0, make(chan struct{}), make(chan struct{})
+	s.step = func(at string) {
+		switch {
+		case at != "commit":
+		case commits == 0:
+			commits++
+			close(first)
+			<-waiting // the others arrive while the first one is written
+		default:
+			commits++
+		}
+	}
+	const others = 50
+	answers := make(chan error, others+1)
+	go func() {
+		_, _, err := s.Push(context.Background(), owner, r.RID, 2)
+		answers <- err
+	}()
+	<-first
+	var sent sync.WaitGroup
+	for n := range others {
+		sent.Add(1)
+		c := change{answer: make(chan error, 1), do: func(tx *bbolt.Tx) error {
+			if n%10 == 0 {
+				return register.ErrUnknownRegister
+			}
+			before, err := load(tx, r.RID)
+			if err != nil {
+				return err
+			}
+			after, _, _ := before.Push(before.Content.Epoch + 1)
+			return save(tx, after)
+		}}
+		go func() {
+			sent.Done()
+			s.changes <- c
+			answers <- <-c.answer
+		}()
+	}
+	sent.Wait()
+	close(waiting)
+	refused := 0
+	for range others + 1 {
+		err := <-answers
+		if errors.Is(err, register.ErrUnknownRegister) {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := state(t, s); after[0].Content.Epoch != 2+others-others/10 || refused != others/10 {
+		t.Errorf("%d refused, then %+v", refused, after)
+	}
+	if commits >= others {
+		t.Errorf("%d transactions for %d changes", commits, others+1)
 	}
 }
 
