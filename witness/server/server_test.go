@@ -40,21 +40,32 @@ type running struct {
 	server  *Server
 	key     ed25519.PrivateKey
 	node    ed25519.PrivateKey
+	dir     string // enrolments
 	address string
 }
 
 func start(t *testing.T, limits Limits) *running {
 	t.Helper()
-	r := &running{t: t, key: newKey(t), node: newKey(t)}
-	dir := t.TempDir()
-	if err := enrolment.Write(dir, enrolment.Site{Name: "s", KeyA: public(r.node), KeyB: public(newKey(t))}); err != nil {
+	dir, node := t.TempDir(), newKey(t)
+	if err := enrolment.Write(dir, enrolment.Site{Name: "s", KeyA: public(node), KeyB: public(newKey(t))}); err != nil {
 		t.Fatal(err)
 	}
 	registers, _, err := store.Open(store.Config{Path: filepath.Join(dir, "registers.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.server, err = New(Config{Identity: r.key, Sites: enrolment.Open(dir, func(err error) { t.Error(err) }), Store: registers, Limits: limits})
+	t.Cleanup(func() { registers.Close() })
+	r := serveOn(t, dir, newKey(t), registers, limits)
+	r.node = node
+	return r
+}
+
+// serveOn serves the enrolments in dir from registers until the test ends.
+func serveOn(t *testing.T, dir string, key ed25519.PrivateKey, registers Store, limits Limits) *running {
+	t.Helper()
+	r := &running{t: t, key: key, dir: dir}
+	var err error
+	r.server, err = New(Config{Identity: key, Sites: enrolment.Open(dir, func(err error) { t.Error(err) }), Store: registers, Limits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +82,6 @@ func start(t *testing.T, limits Limits) *running {
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-		registers.Close()
 	})
 	return r
 }
