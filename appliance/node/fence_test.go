@@ -1,0 +1,188 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"duet/appliance/api"
+	"duet/appliance/event"
+	"duet/appliance/membership"
+	"duet/appliance/site"
+	"duet/ipmi/sim"
+)
+
+// powerBox is a node's power as its BMC has it; the daemons of these tests live on when it is "off".
+type powerBox struct {
+	mu sync.Mutex
+	on bool
+}
+
+func (b *powerBox) Powered() bool   { b.mu.Lock(); defer b.mu.Unlock(); return b.on }
+func (b *powerBox) PowerOn() error  { b.set(true); return nil }
+func (b *powerBox) PowerOff() error { b.set(false); return nil }
+func (b *powerBox) set(on bool)     { b.mu.Lock(); defer b.mu.Unlock(); b.on = on }
+
+// withBMCs gives both nodes a BMC and founds the site, live tests included.
+func (p *plant) withBMCs() (boxes [2]*powerBox, bmcs [2]*sim.BMC) {
+	t := p.t
+	t.Helper()
+	doc := p.answers()
+	for i, n := range []*site.Node{&doc.Nodes.A, &doc.Nodes.B} {
+		boxes[i] = &powerBox{on: true}
+		bmc, err := sim.NewBMC(sim.BMCConfig{User: "fence", Password: "not-a-secret", GUID: [16]byte{0xa0, byte(i), 7}, Chassis: boxes[i]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = bmc.Serve(ctx, conn) }()
+		t.Cleanup(func() { cancel(); <-done })
+		bmcs[i] = bmc
+		n.BMC = &site.BMC{Address: conn.LocalAddr().String(), User: "fence", Password: "not-a-secret"}
+	}
+	p.enrol()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := p.nodes[0].Answer(ctx, doc, func(s api.Step) { t.Logf("%s: %s %s", s.Name, s.State, s.Detail) }); err != nil {
+		t.Fatal(err)
+	}
+	p.until("setup is complete on both", 20*time.Second, func() bool {
+		return p.paired() && p.site(0).Setup == "complete" && p.site(1).Setup == "complete"
+	})
+	return boxes, bmcs
+}
+
+// The standing proof of both directions, the tests by order, the ledger and the latch, through the whole node.
+func TestFencing(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	p.start(1, true)
+	boxes, bmcs := p.withBMCs()
+	a, b := p.nodes[0], p.nodes[1]
+	p.until("proven in both directions, seen from both", 10*time.Second, func() bool {
+		return a.fencerNow().ProofFresh() && b.fencerNow().ProofFresh()
+	})
+	for _, path := range p.site(0).Fence.Paths {
+		if path.State != "ready" || !path.Fresh || !path.Proven || path.Power != "on" || path.By == path.Node || path.ProofAgeMS < 0 {
+			t.Errorf("%+v", path)
+		}
+	}
+	if n := len(p.site(0).Fence.Paths); n != 2 {
+		t.Errorf("%d paths", n)
+	}
+
+	// A test that switches nothing tells what is wrong now; the peer is told, and prudence no longer allows R21a.
+	bmcs[1].SetFaults(sim.BMCFaults{RoleUser: true})
+	paths, err := a.FenceTest(t.Context(), "b")
+	if err != nil || len(paths) != 1 || paths[0].Fault == nil || paths[0].Fault.Code != string(event.BMCRole) || paths[0].Fresh {
+		t.Errorf("%+v, %v", paths, err)
+	}
+	p.until("b knows that it cannot be fenced", 5*time.Second, func() bool {
+		return !a.fencerNow().ProofFresh() && !b.fencerNow().ProofFresh()
+	})
+	bmcs[1].SetFaults(sim.BMCFaults{})
+	if paths, err := a.FenceTest(t.Context(), "b"); err != nil || paths[0].Fault != nil {
+		t.Errorf("mended: %+v, %v", paths, err)
+	}
+	var other *api.OtherNodeError
+	if _, err := a.FenceTest(t.Context(), "a"); !errors.As(err, &other) || other.Node != "b" {
+		t.Errorf("a node tests the ways to itself: %v", err)
+	}
+
+	// The live test by order.
+	var steps []string
+	if err := a.FenceTestLive(t.Context(), "b", "root", func(s api.Step) { steps = append(steps, s.State+" "+s.Name) }); err != nil {
+		t.Fatalf("%v after %q", err, steps)
+	}
+	if !boxes[1].Powered() || len(steps) < 8 {
+		t.Errorf("powered %v; %q", boxes[1].Powered(), steps)
+	}
+	if learned := a.store.Runtime().Learned["b"]; learned.Firmware == "" {
+		t.Error("the firmware was not recorded")
+	}
+
+	// The latch holds against R10b, and is durable.
+	if err := a.LatchNode(t.Context(), "b", "fan", "root"); err != nil {
+		t.Fatal(err)
+	}
+	boxes[1].set(false)
+	if err := a.fencerNow().PowerOn(t.Context()); event.CodeOf(err) != event.NodeLatched || boxes[1].Powered() {
+		t.Errorf("latched: %v", err)
+	}
+	boxes[1].set(true)
+	p.stops[0]()
+	p.start(0, false)
+	a = p.nodes[0]
+	p.until("paired in the same session", 5*time.Second, p.paired)
+	if latches := p.site(0).Fence.Latches; len(latches) != 1 || latches[0].Reason != "fan" {
+		t.Errorf("after a restart: %+v", latches)
+	}
+	if err := a.UnlatchNode(t.Context(), "b", "new fan", "root"); err != nil || len(p.site(0).Fence.Latches) != 0 {
+		t.Errorf("unlatch: %v", err)
+	}
+	p.until("the ledger knows all of it, also over the restart", 5*time.Second, func() bool {
+		entries, err := a.FenceHistory(t.Context(), 9)
+		return err == nil && len(entries) == 4 && entries[0].What == "unlatch" && entries[1].What == "latch" && entries[2].By == "root" &&
+			entries[3].By == "setup" && entries[3].Verdict == "confirmed" && len(entries[3].Steps) > 2
+	})
+}
+
+// What may not be tested is refused with its reason; a join lifts the latch.
+func TestFencingRefusals(t *testing.T) {
+	p := newPlant(t)
+	n := p.booted()
+	if _, err := n.FenceTest(t.Context(), "b"); event.CodeOf(err) != event.NotFounded {
+		t.Errorf("%v", err)
+	}
+	if err := n.LatchNode(t.Context(), "b", "x", "root"); event.CodeOf(err) != event.NotFounded {
+		t.Errorf("%v", err)
+	}
+	if reason := n.mayTest(); reason == "" {
+		t.Error("a fresh node may test")
+	}
+	if verdict, why := (&fencer{self: membership.A}).Fence(t.Context(), membership.Fence{}); verdict != membership.Unknown || why == "" {
+		t.Errorf("no path: %v", verdict)
+	}
+}
+
+func TestPeerLatchEndsWithAJoin(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	p.start(1, true)
+	p.found()
+	p.until("paired after founding", 5*time.Second, p.paired)
+	p.crash(1)
+	p.until("the survivor is solo", 6*time.Second, p.mode(0, "solo"))
+	if err := p.nodes[0].LatchNode(t.Context(), "b", "look at it", "root"); err != nil {
+		t.Fatal(err)
+	}
+	p.start(1, true)
+	p.until("paired again, and no longer latched", 10*time.Second, func() bool {
+		return p.paired() && len(p.site(0).Fence.Latches) == 0 && len(p.nodes[1].store.Runtime().Latched) == 0
+	})
+}
+
+// Whatever a peer tells of the paths, it is taken whole or refused.
+func FuzzPublished(f *testing.F) {
+	f.Add([]byte(`[{"kind":"bmc","state":"on","age_ms":7,"fresh":true}]`))
+	f.Add([]byte(`[{"kind":"bmc","age_ms":-1,"code":"FENCE-5012"}]`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		told, err := parsePublished(body)
+		if err != nil {
+			return
+		}
+		var p proof
+		p.take(told)
+		if back, ok := p.fromPeer(); !ok || len(back) > publishedMax {
+			t.Fatalf("%d paths", len(back))
+		}
+	})
+}
