@@ -33,11 +33,11 @@ func Durations(self membership.Node) membership.Config {
 	ns := func(d time.Duration) membership.Boottime { return membership.Boottime(d) }
 	return membership.Config{
 		Self:        self,
-		Lease:       ns(4 * time.Second),        // rides out a 2 s stall
-		PeerWait:    ns(6 * time.Second),        // W0 ≥ L(1+2·rho) + kill time + margin
-		Bias:        ns(time.Second),            // the pair owner asks first
-		BootWait:    ns(15 * time.Second),       // both nodes boot after a common power cut
-		AskAgain:    ns(2 * time.Second),        // round trips of 5 s, 30 % loss
+		Lease:       ns(4 * time.Second),  // rides out a 2 s stall
+		PeerWait:    ns(6 * time.Second),  // W0 ≥ L(1+2·rho) + kill time + margin
+		Bias:        ns(time.Second),      // the pair owner asks first
+		BootWait:    ns(15 * time.Second), // both nodes boot after a common power cut
+		AskAgain:    ns(2 * time.Second),  // round trips of 5 s, 30 % loss
 		ForceGap:    1 << 32,
 		FenceAgain:  ns(2 * time.Second),        // a run ends within 10 s by itself
 		PowerOnWait: ns(10 * time.Second),       // takeover first
