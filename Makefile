@@ -72,10 +72,9 @@ bench-witness: ## what one witness costs with 10,000 sites (root, two minutes); 
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-witness ./build/bench/witness
 	@bin/bench-witness
 
-WITNESS_ARCHS := amd64 arm64 arm
 witness-binaries: ## static duet-witness for amd64, arm64 and armv6 into bin/witness/
 	@mkdir -p bin/witness
-	@for arch in $(WITNESS_ARCHS); do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=6 $(GO) build -trimpath -ldflags "-s -w" -o bin/witness/duet-witness-$$arch ./witness/cmd/duet-witness; done
+	@$(GO) run ./build/cmd/witness-binaries
 
 lint: ## golangci-lint from a cached binary (built once, about ten minutes)
 	@mkdir -p .cache

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"duet/witness/pinned"
 )
@@ -142,7 +143,7 @@ func writeFile(dir, name string, text []byte) (err error) {
 		}
 	}()
 	_, err = aside.Write(text)
-	if err = errors.Join(err, aside.Sync(), aside.Close()); err != nil {
+	if err = errors.Join(err, giveTo(aside, dir), aside.Sync(), aside.Close()); err != nil {
 		return err
 	}
 	if err = os.Rename(aside.Name(), filepath.Join(dir, name)); err != nil {
@@ -153,4 +154,17 @@ func writeFile(dir, name string, text []byte) (err error) {
 		return openErr
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// giveTo makes the file that of the folder's owner: an operator enrols as root, the service that reads it is not root.
+func giveTo(file *os.File, dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return file.Chown(int(owner.Uid), int(owner.Gid))
 }

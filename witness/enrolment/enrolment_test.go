@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"duet/witness/pinned"
@@ -115,4 +116,25 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What root enrols, the service can read, which owns the folder.
+func TestFilesBelongToTheFoldersOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 12345, 12346); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(dir, Site{Name: "s", KeyA: key(1), KeyB: key(2)}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "s.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 12345 || owner.Gid != 12346 || info.Mode().Perm() != 0o600 {
+		t.Errorf("%d:%d %v", owner.Uid, owner.Gid, info.Mode())
+	}
 }

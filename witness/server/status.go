@@ -54,3 +54,11 @@ func (s *Server) Status(ctx context.Context) Status {
 	}
 	return status
 }
+
+// Alive takes every lock that a request takes and says why the store has no answer, or nil. If it does not return, this
+// process has to be ended.
+func (s *Server) Alive() error {
+	s.cfg.Sites.Count()
+	s.table.count()
+	return s.cfg.Store.Health()
+}

@@ -9,9 +9,9 @@ import (
 )
 
 // keepManagerInformed tells systemd that the witness serves, how its store is, and at each half of WATCHDOG_USEC that it
-// lives: sd_notify(3). An etcd that is away is no reason to be killed, because a restart would not bring it back; a store
-// that does not return from a question is.
-func keepManagerInformed(ctx context.Context, registers interface{ Health() error }, log *slog.Logger) {
+// lives: sd_notify(3). alive goes through the locks that requests go through: if it hangs, they do, and systemd ends the
+// process. An etcd that is away is no reason to be ended, because a restart would not bring it back.
+func keepManagerInformed(ctx context.Context, alive func() error, log *slog.Logger) {
 	tell := func(state string) {
 		if _, err := daemon.SdNotify(false, state); err != nil {
 			log.Warn("the service manager was not told", "error", err)
@@ -31,7 +31,7 @@ func keepManagerInformed(ctx context.Context, registers interface{ Health() erro
 	defer ticker.Stop()
 	for {
 		text := "serving"
-		if fault := registers.Health(); fault != nil {
+		if fault := alive(); fault != nil {
 			text = "no answers: " + fault.Error()
 		}
 		tell(daemon.SdNotifyWatchdog + "\nSTATUS=" + text)

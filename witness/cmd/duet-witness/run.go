@@ -14,6 +14,7 @@ import (
 
 	"duet/witness/enrolment"
 	"duet/witness/pinned"
+	"duet/witness/systemd"
 )
 
 const usage = `duet-witness keeps the third vote of two-node sites.
@@ -23,6 +24,7 @@ const usage = `duet-witness keeps the third vote of two-node sites.
   duet-witness enroll --data DIR --name SITE --key-a BASE64 --key-b BASE64
   duet-witness key    --data DIR               print the key that sites pin
   duet-witness status --data DIR [-o json]     what a running witness does
+  duet-witness unit                            print the systemd unit
   duet-witness version
 `
 
@@ -82,6 +84,9 @@ func dispatch(ctx context.Context, verb string, args []string, stdout, stderr io
 	case "key":
 		required = []string{"data"}
 		do = func() error { return c.printKey(stdout) }
+	case "unit":
+		_, err := io.WriteString(stdout, systemd.Unit)
+		return err
 	case "version":
 		fmt.Fprintln(stdout, "duet-witness", version())
 		return nil

@@ -43,6 +43,13 @@ func TestUsage(t *testing.T) {
 		{[]string{"key", "--date", dir}, 2, "flag provided but not defined"},
 		{[]string{"enroll", "--data", dir, "--name", "s", "--key-a", "x", "--key-b", "y"}, 1, "not base64"},
 		{[]string{"version"}, 0, ""},
+		{[]string{"unit"}, 0, ""},
+		{[]string{"status", "--data", dir}, 1, "no witness serves from"},
+		{[]string{"status", "--data", dir, "-o", "xml"}, 2, "text or json"},
+		{[]string{"serve", "--data", dir, "--listen", ":0", "--store", "http://x"}, 2, "--store is"},
+		{[]string{"serve", "--data", dir, "--listen", ":0", "--store", "etcd://x"}, 2, `"x" is not HOST:PORT`},
+		{[]string{"serve", "--data", dir, "--listen", ":0", "--etcd-ca", "x"}, 2, "without --store"},
+		{[]string{"serve", "--data", dir, "--listen", ":0", "--store", "etcd://127.0.0.1:1", "--etcd-ca", dir + "/none"}, 1, "--etcd-ca"},
 	} {
 		status, _, errs := call(t, test.args...)
 		if status != test.status || !strings.Contains(errs, test.says) {

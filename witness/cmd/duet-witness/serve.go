@@ -142,6 +142,6 @@ func (c command) serve(ctx context.Context, log *slog.Logger) (err error) {
 	defer beside.Wait()
 	defer stop()
 	beside.Go(func() { door.serve(ctx, s, log) })
-	beside.Go(func() { keepManagerInformed(ctx, registers, log) })
+	beside.Go(func() { keepManagerInformed(ctx, s.Alive, log) })
 	return s.Serve(ctx, ln)
 }
