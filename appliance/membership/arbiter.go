@@ -160,8 +160,8 @@ func (t *turn) r21aShown(theirs Arb) {
 // so it knows that nobody recorded the peer alone (mutant N2). A prepared node never has a right to fence (N8a).
 func (s *State) mayFenceAlone() bool {
 	r := &s.Rec
-	return r.Arb.Kind == ArbFence && r.Members == Both && (r.Prep.Ep == 0 || mutant("N8a")) && r.Consistent &&
-		s.Mode == Frozen && s.alone() && (s.PairedHere || mutant("N2"))
+	unbroken := s.Mode == Frozen && s.PairedHere || mutant("N2") && s.waits()
+	return r.Arb.Kind == ArbFence && r.Members == Both && (r.Prep.Ep == 0 || mutant("N8a")) && r.Consistent && unbroken && s.alone()
 }
 
 // r21bSurvive: the peer was read to be off, after this was asked.

@@ -29,6 +29,9 @@ func (t *turn) r1Boot(rec Record) {
 	if t.s.waitsForPower() {
 		t.arm(TimerPowerOn, t.in.Now+t.s.Cfg.BootWait)
 	}
+	if mutant("N2") {
+		t.arm(TimerFence, t.in.Now)
+	}
 }
 
 // resume is the start of duetd with a valid snapshot (section 4). The record is the one the snapshot expects, so

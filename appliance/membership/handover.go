@@ -30,11 +30,15 @@ func (s *State) allowsMove(r ResourceID) Refusal {
 // r22Drain: what is to be handed over stops first, and nothing that it wrote may still be on its way: a write that arrives
 // behind one of the new owner would lie over it (seed handover-in-flight). The pair itself has no writes.
 func (t *turn) r22Drain(id ResourceID) {
-	if id == PairResource || mutant("R22 drain") {
+	if id == PairResource {
 		t.r22Give(id)
 		return
 	}
 	t.stop(1 << id)
+	if mutant("R22 drain") {
+		t.r22Give(id)
+		return
+	}
 	t.s.Draining |= 1 << id
 	t.do(Drain{t.s.Draining})
 }

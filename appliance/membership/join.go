@@ -7,13 +7,16 @@ func (t *turn) r12Outdated(h Record) bool {
 	me := &t.s.Rec
 	alone := h.Members == Only(t.s.peer()) || mutant("M7") && h.Members == Both && h.Prep.Ep == 0
 	later := h.Ep > me.Ep || h.Ep == me.Ep && me.Members == Only(t.s.peer())
-	if !alone || !later || me.Members == Only(t.s.self()) {
+	if !alone || !later || me.Members == Only(t.s.self()) && !mutant("N15") {
 		return false
 	}
 	t.stopAll()
 	t.revoke()
 	r := *me
-	r.Ep, r.Members, r.Owners, r.Legs = h.Ep, Only(t.s.peer()), h.Owners, h.Legs
+	r.Ep, r.Members, r.Owners = h.Ep, Only(t.s.peer()), h.Owners
+	if !mutant("N12") {
+		r.Legs = h.Legs
+	}
 	r.Docs, r.Pending, r.Forced = h.Docs, Docs{}, h.Forced
 	r.Consistent, r.Fenced, r.Prep = false, 0, Prepared{}
 	t.s.PairedHere = false
@@ -178,9 +181,7 @@ func (t *turn) commit(r Record, p Prepared) {
 	r.Ep, r.Members, r.Prep, r.Fenced = p.Ep, Both, Prepared{}, 0
 	r.Owners, r.Legs, r.Arb, r.Docs, r.Pending = p.Owners, p.Legs, p.Arb, p.Docs, Docs{}
 	t.persist(r)
-	if !mutant("N7b") {
-		t.cancelFence() // also evidence of before the pairing (R21b)
-	}
+	t.cancelFence() // also evidence of before the pairing (R21b)
 	t.to(Paired)
 	t.s.PairedHere, t.s.BadLegs = true, 0
 	t.s.PowerOns = [MaxPowerOns]Boottime{}

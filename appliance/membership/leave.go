@@ -2,7 +2,7 @@ package membership
 
 func (s *State) allowsLeave(l Leave) Refusal {
 	switch {
-	case !s.together() && !mutant("R18 committed"):
+	case !s.together() && (!s.Committed() || !mutant("R18 committed")):
 		return RefusedNotPaired
 	case !s.pairOwner() && !mutant("M19"):
 		return RefusedNotPairOwner

@@ -21,7 +21,7 @@ func mutateOrder(out []Effect) []Effect {
 		}
 		for j := i + 1; j < len(out); j++ {
 			out[j-1], out[j] = out[j], out[j-1]
-			if strings.HasSuffix(what, word(out[j-1])) {
+			if w := word(out[j-1]); w != "" && strings.HasSuffix(what, w) {
 				return out
 			}
 		}
@@ -56,6 +56,28 @@ func word(e Effect) string {
 			return "prepared"
 		case Commit:
 			return "commit"
+		case Yield:
+			return "yield"
+		case Give:
+			return "give"
+		case Taken:
+			return "taken"
+		case WDropped:
+			return "wdropped"
+		case WSet:
+			return "wset"
+		case DocPrepared:
+			return "docprepared"
+		case DocCommit:
+			return "doccommit"
+		case LegOut:
+			return "legout"
+		case LegOutOK:
+			return "legoutok"
+		case LegPrepared:
+			return "legprepared"
+		case LegCommit:
+			return "legcommit"
 		}
 	}
 	return ""

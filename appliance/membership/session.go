@@ -10,9 +10,7 @@ func (t *turn) r2Connected(session Session) {
 		t.s.Ask = Ask{}
 		t.do(Arm{TimerRepeat, 0}, Arm{TimerArbitrate, 0})
 	}
-	if !mutant("N7b") {
-		t.cancelFence()
-	}
+	t.cancelFence()
 	if !mutant("N22") {
 		t.s.Create = Create{}
 	}

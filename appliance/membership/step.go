@@ -183,7 +183,9 @@ func (t *turn) persist(r Record) {
 	}
 	if r.Ep != old.Ep {
 		t.cancelFence()
-		t.s.Create = Create{} // its content is no longer true (N22)
+		if !mutant("N22") {
+			t.s.Create = Create{} // its content is no longer true
+		}
 	}
 	t.s.Rec = r
 	t.do(Persist{r})
@@ -198,7 +200,7 @@ func (t *turn) forget() {
 
 // cancelFence: a late result changes nothing, because its id is dead.
 func (t *turn) cancelFence() {
-	if t.s.Fence != 0 {
+	if t.s.Fence != 0 && !mutant("N7b") {
 		t.s.Fence = 0
 		t.do(CancelFence{})
 	}
@@ -222,7 +224,7 @@ func (t *turn) revoke() {
 // to changes the mode by the table of modes.go.
 func (t *turn) to(m Mode) {
 	checkTransition(t.s.Mode, m)
-	if m != t.s.Mode && !mutant("N7b") {
+	if m != t.s.Mode {
 		t.cancelFence() // evidence was asked for by what this node no longer is (R21b)
 	}
 	t.s.Mode = m

@@ -386,7 +386,7 @@ func (p *Params) legs(w *World, id m.Node, v int, out []Action) []Action {
 func (w *World) bothIn(v int) bool {
 	for i := range w.N {
 		d := &w.N[i].Disk
-		if d.Members != m.Both || d.Legs[v].Set != m.Both || w.N[i].bad(v) {
+		if d.Members != m.Both || d.Legs[v].Set != m.Both {
 			return false
 		}
 	}

@@ -317,6 +317,7 @@ func (p *Params) legChange(w *World, a Action) error {
 		}
 		done := m.LegSynced{Session: n.Grant.Session, Volume: v, Digest: m.Digest{1 + n.Leg[v], uint8(v)}}
 		n.Synced, peer.Synced = done, done
+		n.Out[v], peer.Out[v] = Frame{}, Frame{} // the lane keeps order: what was sent before the barrier has come or is lost
 		n.HoldLeg |= 1 << v
 		peer.HoldLeg |= 1 << v
 	case ActSynced:
@@ -362,6 +363,7 @@ func (p *Params) replication(w *World, a Action) error {
 			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on legs %d and %d", n.Pend[v], v, n.Leg[v], peer.Leg[v])
 		}
 		w.acknowledge(a.Node, v)
+		n.Out[v] = Frame{}
 	case ActAlone:
 		if n.Grant.Mode == m.Paired && n.legCounts(v, a.Node.Peer()) && peer.Leg[v] < n.Pend[v] {
 			return fmt.Errorf("I6 paired-means-two: write %d of volume %d is on one leg", n.Pend[v], v)
@@ -375,7 +377,7 @@ func (p *Params) replication(w *World, a Action) error {
 func (w *World) acknowledge(id m.Node, v int) {
 	n := w.node(id)
 	w.Acked[v] = max(w.Acked[v], n.Pend[v])
-	n.Pend[v], n.Out[v], n.Back[v] = 0, Frame{}, Frame{}
+	n.Pend[v], n.Back[v] = 0, Frame{} // what was sent may still arrive
 }
 
 // copyLegs: from the leg that is in where only one is; between two that are, from the solo node, or from the volume's

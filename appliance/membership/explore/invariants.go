@@ -164,7 +164,7 @@ func (w *World) registerNotAhead() error {
 	for i := range w.N {
 		id := m.Node(i)
 		n, peer := &w.N[i], &w.N[id.Peer()]
-		if n.Up && n.Core.Mode == m.Solo && peer.Disk.Members == m.Only(id) && peer.Disk.Ep > n.Core.Rec.Ep {
+		if n.Up && n.Core.Mode == m.Solo && peer.Disk.Members.Has(id) && peer.Disk.Ep > n.Core.Rec.Ep {
 			return fmt.Errorf("I13 register-not-ahead: %v is solo at epoch %d, its peer recorded it at %d", id, n.Core.Rec.Ep, peer.Disk.Ep)
 		}
 	}

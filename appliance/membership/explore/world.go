@@ -157,6 +157,7 @@ type Params struct {
 	Link    bool // sessions can begin
 	Start   Start
 	Budget  Budget
+	Large   bool // too large for a unit test: make explore visits it whole
 	NoRun   bool // no VMs: smaller
 	NoFence bool // BMC and PDU answer nothing
 }

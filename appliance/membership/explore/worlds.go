@@ -61,6 +61,18 @@ var (
 			Budget: Budget{Witness: 1, Crash: 1, Cut: 1},
 		}),
 		world(Params{
+			Name: "emptied", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{Witness: 1, Dup: 1, Empty: 1, Cut: 1},
+		}),
+		world(Params{
+			Name: "evidence", Start: FromFence, Eager: true, Link: true,
+			Budget: Budget{Cut: 2, Session: 1},
+		}),
+		world(Params{
+			Name: "ghost", Large: true, Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Arbiter: 1, Witness: 1, Cut: 1, Session: 1, Ghost: 1},
+		}),
+		world(Params{
 			Name: "document", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
 			Budget: Budget{Doc: 1, Crash: 1, Cut: 1},
 		}),
@@ -97,6 +109,10 @@ var (
 			Budget: Budget{Cut: 4, Session: 12},
 		}),
 		world(Params{
+			Name: "walk-yields", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Cut: 5, Session: 12, Leave: 3},
+		}),
+		world(Params{
 			Name: "walk-votes", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
 			Budget: Budget{Crash: 3, Cut: 6, Dup: 2, Restart: 1, Session: 12},
 		}),
@@ -125,7 +141,7 @@ var (
 		}),
 		world(Params{
 			Name: "walk-arbiter", Start: FromPaired, Eager: true, Witness: true, Link: true, Beats: true, NoRun: true,
-			Budget: Budget{Crash: 3, Cut: 6, Dup: 4, Restart: 1, Session: 14, Leave: 2, Move: 2, Arbiter: 3, Witness: 3, Empty: 1},
+			Budget: Budget{Crash: 3, Cut: 6, Dup: 4, Restart: 1, Session: 14, Ghost: 2, Leave: 2, Move: 2, Arbiter: 3, Witness: 3, Empty: 1},
 		}),
 		world(Params{
 			Name: "walk-fence", Start: FromFence, Clocks: true, Beats: true, Witness: true, Link: true,
