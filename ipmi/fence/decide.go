@@ -315,7 +315,7 @@ func act(s State, now Boottime) (State, []Effect) {
 			effects = append(effects, effect)
 		}
 		wake = min(wake, next)
-		if !s.PDU.Use || s.Means == ByBMC {
+		if s.bmcGoesOn(now) && (!s.PDU.Use || s.Means == ByBMC) {
 			wake = min(wake, s.Start+bmcDeadline)
 		}
 	}

@@ -177,6 +177,8 @@ type room struct {
 	bmcOffIgnored, bmcNo     bool
 	bmcSilent, pduSilent     float64 // chance of each answer to be lost
 	stuck                    [2]bool
+	welded                   bool // its relays read as commanded and feed on
+	metered                  bool
 	offLate                  Boottime
 	events                   []event
 	lostAC                   Boottime // when both relays went off; zero: they did not
@@ -195,6 +197,8 @@ func newRoom(seed uint64) *room {
 	w.bmcOffIgnored, w.bmcNo = chance(0.2), chance(0.1)
 	w.bmcSilent, w.pduSilent = []float64{0, 0.3, 1}[rng.IntN(3)], []float64{0, 0.3, 1}[rng.IntN(3)]
 	w.stuck = [2]bool{chance(0.1), chance(0.1)}
+	w.metered = chance(0.5)
+	w.welded = w.metered && chance(0.15) // without a meter nothing could find that out
 	w.offLate = Boottime(rng.Int64N(int64(3 * Second)))
 	if w.relays == [2]bool{} {
 		w.lostAC = Second - holdUp
@@ -215,7 +219,7 @@ func (w *room) hasPower(at Boottime) bool {
 	if !w.acOn {
 		return false // its cords were pulled long ago
 	}
-	return !w.feeds || w.relays[0] || w.relays[1] || at < w.lostAC+holdUp-100*ms
+	return !w.feeds || w.welded || w.relays[0] || w.relays[1] || at < w.lostAC+holdUp-100*ms
 }
 
 func (w *room) runs(at Boottime) bool { return w.bmcOn && w.hasPower(at) }
@@ -259,9 +263,12 @@ func (w *room) pdu(down bool) {
 			w.lostAC = w.now
 		}
 	}
-	answer, delay := PDUSilent, 2*Second
+	answer, delay, load := PDUSilent, 2*Second, LoadUnknown
 	if !lost {
 		delay = w.reply()
+		if w.metered && !down {
+			load = w.load()
+		}
 		switch {
 		case down:
 			answer = PDUDone
@@ -273,7 +280,19 @@ func (w *room) pdu(down bool) {
 			answer = OutletsMix
 		}
 	}
-	w.later(delay, func() Input { w.pduInFlight--; return PDUReplied{w.now, sent, answer, LoadUnknown} })
+	w.later(delay, func() Input { w.pduInFlight--; return PDUReplied{w.now, sent, answer, load} })
+}
+
+// load is what truthful meters of these outlets say.
+func (w *room) load() Load {
+	switch {
+	case !w.feeds || !w.hasPower(w.now):
+		return LoadNone
+	case w.bmcOn:
+		return LoadRuns
+	default:
+		return LoadDraws
+	}
 }
 
 // next takes the earliest event.
@@ -296,8 +315,12 @@ func TestConfirmedMeansOff(t *testing.T) {
 	for seed := range uint64(20_000) {
 		w := newRoom(seed)
 		var s State
-		var in Input = Begin{Now: w.now, UseBMC: w.rng.IntN(8) > 0, UseOutlets: w.rng.IntN(4) > 0}
-		began := in.(Begin)
+		began := Begin{Now: w.now, UseBMC: w.rng.IntN(8) > 0, UseOutlets: w.rng.IntN(4) > 0, Strict: w.rng.IntN(6) == 0}
+		if w.rng.IntN(2) == 0 {
+			began.Means = Means(w.rng.IntN(3))
+			began.Until = w.now + Boottime(w.rng.Int64N(int64(12*Second)))
+		}
+		var in Input = began
 		wake := never
 		for steps := 0; ; steps++ {
 			var effects []Effect
@@ -308,11 +331,14 @@ func TestConfirmedMeansOff(t *testing.T) {
 				case AskBMC:
 					w.bmc(false)
 				case DownBMC:
+					if began.Means == Looking || began.Until != 0 && w.now >= began.Until {
+						t.Fatalf("seed %d: the BMC is switched without leave", seed)
+					}
 					w.bmc(true)
 				case ReadOutlets:
 					w.pdu(false)
 				case OutletsDown:
-					if !began.UseOutlets {
+					if !began.UseOutlets || began.Means != Everything || began.Until != 0 && w.now >= began.Until {
 						t.Fatalf("seed %d: outlets without leave", seed)
 					}
 					w.pdu(true)
@@ -321,6 +347,9 @@ func TestConfirmedMeansOff(t *testing.T) {
 				case Finish:
 					over = true
 					verdicts[e.Verdict.String()+" "+e.Kind.String()]++
+					if (e.Verdict == Confirmed) != Allow(e.Seen, began.Strict).StartResources {
+						t.Fatalf("seed %d: verdict %s of %+v", seed, e.Verdict, e.Seen)
+					}
 					if e.Verdict == Confirmed && w.runs(w.now) && (w.feeds || (began.UseBMC && w.bmcSilent == 0 && !w.bmcNo)) {
 						t.Fatalf("seed %d: %s, %s, and the node runs: %+v", seed, e.Verdict, e.Kind, w)
 					}
