@@ -80,9 +80,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Dial == nil {
-		cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
-		}
+		cfg.Dial = dialTCP
 	}
 	c := &Client{cfg: cfg, asks: make(chan ask), quits: make(chan *waiter)}
 	var err error

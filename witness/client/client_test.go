@@ -286,3 +286,33 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A visit tells an address that works from one that is refused, before anything depends on it.
+func TestVisit(t *testing.T) {
+	w := newWorld(t)
+	made := do(t, w.client(w.a), wire.Request{Op: wire.Create, Nonce: 7, Site: register.ID{1}})
+	cfg := client.Config{Address: w.address, ServerKey: public(w.identity), Identity: w.b}
+	got, err := client.Visit(within(t), cfg)
+	if err != nil || len(got.RIDs) != 1 || got.RIDs[0] != made.RID || got.Connect <= 0 || got.RoundTrip <= 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	cfg.Identity = newKey(t)
+	if _, err := client.Visit(within(t), cfg); !errors.Is(err, client.ErrKeyRefused) {
+		t.Errorf("a stranger: %v", err)
+	}
+	cfg.Identity, cfg.ServerKey = w.b, public(w.a)
+	if _, err := client.Visit(within(t), cfg); !errors.Is(err, client.ErrServerKey) {
+		t.Errorf("another witness: %v", err)
+	}
+	deaf, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	cfg.Address = deaf.Addr().String()
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := client.Visit(short, cfg); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nobody answers: %v", err)
+	}
+}

@@ -162,7 +162,8 @@ func (k *keeper) dialDue() (bool, time.Time) {
 	newest := k.lines[len(k.lines)-1]
 	oldest := time.Now()
 	for at := range k.asks {
-		if since, sent := newest.sent[at]; sent && since.Before(oldest) {
+		// One that was not sent found the line full of requests without an answer: it waits as long as the line is silent.
+		if since := newest.sent[at]; since.Before(oldest) {
 			oldest = since
 		}
 	}
