@@ -67,6 +67,13 @@ func (d *Driver) pushWitness(e membership.PushWitness) {
 	})
 }
 
+func (d *Driver) createRegister(e membership.CreateRegister) {
+	d.callWitness(membership.OpCreate, wire.Request{
+		Op: wire.Create, Nonce: uint64(e.Nonce), Site: register.ID(d.state.Rec.Site),
+		New: register.Content{Epoch: register.Epoch(e.Content.Ep), Set: register.Set(e.Content.Set)},
+	})
+}
+
 // callWitness asks once. Silence is no answer and no input; the core asks again.
 func (d *Driver) callWitness(op membership.WitnessOp, r wire.Request) {
 	w := d.site.Witness

@@ -62,6 +62,9 @@ type Driver struct {
 	cut func(membership.Effect) bool // of tests: the process dies before this effect
 }
 
+// errEnded: the driver has ended before it could take an order.
+var errEnded = errors.New("the pair driver has ended")
+
 // errCut ends a driver as the death of its process would: nothing more is done.
 var errCut = errors.New("the process died here")
 
@@ -69,6 +72,7 @@ var errCut = errors.New("the process died here")
 type input struct {
 	event membership.Event
 	do    func()
+	try   func() error // as do, and its error ends the driver
 }
 
 // lane is the data lane of a session, as far as the rule of 5.3 needs it.
@@ -261,9 +265,12 @@ func (d *Driver) loop(ctx context.Context) error {
 }
 
 func (d *Driver) take(in input) error {
-	if in.do != nil {
+	switch {
+	case in.do != nil:
 		in.do()
 		return nil
+	case in.try != nil:
+		return in.try()
 	}
 	return d.step(in.event)
 }

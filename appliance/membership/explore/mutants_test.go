@@ -94,7 +94,7 @@ var survivors = map[string]string{
 	"N18": "two decisions that cross carry the same version, so neither is confirmed and both stay held; the merge of the next session " +
 		"keeps both legs, which hold everything: a belt",
 	"R18 committed": "a YIELD that meets a prepared peer is ignored and comes again as R20: a belt",
-	"N12": "the table of PREPARE replaces the joiner's before anybody goes by it; taken at R12 so that both nodes show one table",
+	"N12":           "the table of PREPARE replaces the joiner's before anybody goes by it; taken at R12 so that both nodes show one table",
 	"N22": "liveness only: a register made for another membership serves one side, and the other waits. It can grant nobody wrongly, " +
 		"because its content is compared whole",
 	"N24": "the giver of R22 stops and records first, so whoever the merged table takes a resource from runs it no longer: a belt",

@@ -1,0 +1,62 @@
+package pair
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"duet/appliance/membership"
+)
+
+// Order gives the core an order of a person or a manager: Leave, Move, SetArbiter, PeerOff, ForceSolo, ChangeDoc. The
+// answer is the core's own: Granted means that it has begun, durably where the rule says so; how it ends is seen in View.
+// An error means that nobody knows: ctx ended, or the driver did, before the core took it.
+func (d *Driver) Order(ctx context.Context, e membership.Event) (membership.Refusal, error) {
+	answer := make(chan membership.Refusal, 1)
+	failed := make(chan error, 1)
+	order := input{try: func() error {
+		if ctx.Err() != nil {
+			failed <- ctx.Err()
+			return nil
+		}
+		why := d.state.Allows(e)
+		d.log.Info("order", "what", fmt.Sprintf("%T", e), "answer", why.String())
+		d.trail.note("order", fmt.Sprintf("%T: %v", e, why))
+		if why != membership.Granted {
+			answer <- why
+			return nil
+		}
+		err := d.step(e)
+		if err == nil {
+			answer <- why
+		}
+		return err
+	}}
+	select {
+	case d.inputs <- order:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-d.done:
+		return 0, errEnded
+	}
+	select {
+	case why := <-answer:
+		return why, nil
+	case err := <-failed:
+		return 0, err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-d.done:
+		return 0, errEnded
+	}
+}
+
+// foreverPause is longer than a node is up.
+const foreverPause = 100 * 365 * 24 * time.Hour
+
+// Stay keeps the link to the peer down until Return or the next start of this process: a node that has left must not
+// come back by itself.
+func (d *Driver) Stay() { d.post(input{do: func() { d.link.Pause(foreverPause) }}) }
+
+// Return ends Stay.
+func (d *Driver) Return() { d.post(input{do: func() { d.link.Pause(0) }}) }
