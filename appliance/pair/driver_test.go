@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -28,6 +29,9 @@ import (
 func TestMain(m *testing.M) {
 	if socket := os.Getenv("DUET_TEST_MIRROR"); socket != "" {
 		stubbornMirror(socket)
+	}
+	if err := flag.Set("test.parallel", "16"); err != nil { // the sweeps wait more than they work
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
