@@ -66,6 +66,8 @@ func TestWitnessSlow(t *testing.T) {
 	if back, ms := asked(lab.A, "3", "5"); back != 3 || ms < 200 || ms > 1500 {
 		t.Errorf("late by 100 ms each way: %d of 3 came back, after %d ms", back, ms)
 	}
+	do(t, l.LinkCut(t.Context(), "lan")) // other cables may be cut and mended meanwhile
+	do(t, l.LinkRestore(t.Context(), "lan"))
 	do(t, l.Call(t.Context(), nil, "witness", "slow", "1ms", "30%"))
 	if back, _ := asked(lab.B, "60", "0.1"); back < 10 || back > 50 { // 49 % of 60 are 29; six sigma each way
 		t.Errorf("30 %% lost each way: %d of 60 came back", back)

@@ -54,8 +54,13 @@ func Footprint(state string) (map[string]bool, error) {
 	return found, strays(found)
 }
 
-// strays adds processes of a site that hang on no lab's core: whatever lives below one belongs to that lab.
+// strays adds processes of a site that hang on no lab's core: whatever lives below one belongs to that lab. Whoever is in
+// this process's own PID namespace was never in a lab: another test's daemon, perhaps.
 func strays(found map[string]bool) error {
+	here, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return err
+	}
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return err
@@ -79,6 +84,9 @@ func strays(found map[string]bool) error {
 	for pid, p := range all {
 		if !slices.Contains(programsOfASite, p.program) {
 			continue
+		}
+		if space, err := os.Readlink(filepath.Join("/proc", pid, "ns/pid")); err != nil || space == here {
+			continue // ended meanwhile, or never of a lab
 		}
 		at := pid
 		for at != "" && at != "0" && all[at].program != core {

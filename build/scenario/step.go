@@ -21,6 +21,7 @@ import (
 //	runs NODE         wait until the VM's process lives there
 //	witness-lost      wait until every living node says that it does not reach the witness
 //	witness-back      wait until every living node reaches it again
+//	fed NODE          wait until the outlets of NODE are on: who was fenced by them is given power again by the product
 //	writes NODE       begin to write on NODE; what was acknowledged before stays known
 type step []string
 
@@ -29,7 +30,7 @@ var labVerbs = []string{"cut", "on", "cycle", "reset", "crash", "panic", "hang",
 
 // ownWords maps each word of this package to the number of words that follow it.
 var ownWords = map[string]int{
-	"pause": 1, "until": 2, "paired": 0, "runs": 1, "witness-lost": 0, "witness-back": 0, "writes": 1,
+	"pause": 1, "until": 2, "paired": 0, "runs": 1, "witness-lost": 0, "witness-back": 0, "writes": 1, "fed": 1,
 }
 
 // parseStep refuses what do would not understand.
@@ -96,6 +97,8 @@ func (s *Site) do(ctx context.Context, text, owner string) error {
 		return s.wait(ctx, "both paired", rejoinLimit, func() (bool, string) { return s.paired(ctx) })
 	case "runs":
 		return s.wait(ctx, VMName+" on "+st[1], takeoverLimit, func() (bool, string) { return s.runsOn(ctx, st[1]), "not running there" })
+	case "fed":
+		return s.fed(ctx, st[1])
 	case "witness-lost":
 		return s.witnessSaid(ctx, false)
 	case "witness-back":
@@ -121,6 +124,22 @@ func (s *Site) witnessSaid(ctx context.Context, want bool) error {
 			}
 			if st.Witness.Reached != want {
 				return false, node + ": " + st.Sentence
+			}
+		}
+		return true, ""
+	})
+}
+
+// fed waits until both outlets of a node are on.
+func (s *Site) fed(ctx context.Context, node string) error {
+	return s.wait(ctx, "outlets of "+node+" on", takeoverLimit, func() (bool, string) {
+		st, err := s.Lab.Status(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		for _, psu := range st.Machines[node].PSUs {
+			if !st.Outlets[psu.Outlet-1] {
+				return false, fmt.Sprintf("outlet %d is off", psu.Outlet)
 			}
 		}
 		return true, ""

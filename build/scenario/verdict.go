@@ -95,6 +95,6 @@ func (s *Site) quiet(ctx context.Context) error {
 			return false, fmt.Sprintf("%d writes", writes)
 		}
 		same++
-		return same >= 5, "almost quiet"
+		return same >= 3, "almost quiet"
 	})
 }

@@ -227,9 +227,11 @@ func (c *core) rewire() error {
 			continue
 		}
 		for _, p := range hardware[name] {
-			err := errors.Join(
-				cable.SetIsolated(p.outer(name), c.wires.isolated(name, p)),
-				cable.SetCarrier(p.outer(name), c.wires.carrier(name, p, c.powered)))
+			var err error
+			if c.rough == nil || name != witnessMachine { // a port at the end of a rough way is in no switch
+				err = cable.SetIsolated(p.outer(name), c.wires.isolated(name, p))
+			}
+			err = errors.Join(err, cable.SetCarrier(p.outer(name), c.wires.carrier(name, p, c.powered)))
 			if err != nil && cable.Exists(p.outer(name)) {
 				failed = errors.Join(failed, err)
 			}
