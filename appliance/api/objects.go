@@ -28,12 +28,28 @@ type Site struct {
 	Faults  []Fault  `json:"faults"` // active now, worst first
 	Setup   string   `json:"setup"`  // fresh, founding, testing, complete
 
+	Link           Link           `json:"link"`
+	FlightRecorder FlightRecorder `json:"flight_recorder"`
+
 	LeaseMS int64    `json:"lease_ms"` // what is left of this node's right to run; -1: no lease is needed (solo) or none runs
 	Moments []Moment `json:"moments"`  // what happened last on this node, oldest first
 
 	ObservedAt time.Time `json:"observed_at"`
 	BootID     string    `json:"boot_id"`
 	BoottimeMS int64     `json:"boottime_ms"`
+}
+
+// Link is what was turned away from the place of the other node since duetd began. Nothing of it was believed.
+type Link struct {
+	Refused map[string]uint64 `json:"refused"` // connections, by reason: wrong-key, other-version, other-site, no-tls, ...
+	Dropped map[string]uint64 `json:"dropped"` // frames of the peer: repeated (ordinary), out-of-order, other-session, earlier-process
+}
+
+// FlightRecorder is the ring of decisions of the answering node.
+type FlightRecorder struct {
+	Recording bool   `json:"recording"`
+	Sequence  uint64 `json:"sequence"` // of the newest entry
+	Lost      uint64 `json:"lost"`     // entries left out since duetd began
 }
 
 // Moment is one thing that happened on the answering node, on its own clock and on the wall's.

@@ -167,6 +167,9 @@ func (s *Server) task(_ context.Context, in *byID) (*reply[Task], error) {
 func (s Site) filled() Site {
 	s.Losses, s.Members, s.Nodes = orEmpty(s.Losses), orEmpty(s.Members), orEmpty(s.Nodes)
 	s.Volumes, s.VMs, s.Faults = orEmpty(s.Volumes), orEmpty(s.VMs), orEmpty(s.Faults)
+	if s.Link.Refused == nil || s.Link.Dropped == nil {
+		s.Link = Link{Refused: map[string]uint64{}, Dropped: map[string]uint64{}}
+	}
 	s.Fence = s.Fence.filled()
 	s.Volumes, s.VMs = slices.Clone(s.Volumes), slices.Clone(s.VMs)
 	for i := range s.Volumes {

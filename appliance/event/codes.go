@@ -92,6 +92,8 @@ const (
 	NoDataLane  Code = "NET-7002"
 	LinkRefused Code = "NET-7004"
 
+	OtherPeerVersion Code = "NET-7005"
+
 	// SYS: this node's software.
 	Internal        Code = "SYS-9000"
 	DaemonSilent    Code = "SYS-9002"

@@ -52,7 +52,7 @@ var siteEntries = []Entry{
 		Code: WitnessUnknown, Severity: Critical, Title: "The witness does not know this site's register",
 		What: "The witness at {address} answers `unknown register`",
 		Why:  "It lost its store, or it is another witness; it will never grant anything to this site",
-		Next: "Restore the witness's own store, or leave it: the pair goes on without it", Command: "duet status",
+		Next: "Let it make a fresh register", Command: "duet witness replace",
 	},
 	{
 		Code: WitnessRefused, Severity: Warning, Title: "The witness refused the connection",
@@ -95,6 +95,24 @@ var siteEntries = []Entry{
 		What: "A node answers in the peer's place with another key than the site document names",
 		Why:  "Only the pinned key is trusted, for ever",
 		Next: "Put the original node back, or check the cabling", Command: "duet status",
+	},
+	{
+		Code: OrderRefused, Severity: Warning, Title: "The order is not possible now",
+		What: "Refused: {what}",
+		Why:  "As things are, {reason}",
+		Next: "{next}", Command: "duet status",
+	},
+	{
+		Code: NoWitness, Severity: Warning, Title: "The site has no witness",
+		What: "The site document names no witness",
+		Why:  "Without one, fencing decides who goes on alone, and a node whose fencing gives no evidence waits for its peer",
+		Next: "Add one", Command: "duet witness add",
+	},
+	{
+		Code: Forced, Severity: Critical, Title: "A node goes on by force",
+		What: "Node {node} goes on alone against its record, by order of {text}",
+		Why:  "What the other side wrote alone since is not here; its disks are kept as they are",
+		Next: "Keep the other node off until it is replaced or joins", Command: "duet status",
 	},
 }
 
@@ -155,6 +173,12 @@ var netEntries = []Entry{
 		What: "A connection from {address} on path {path} was refused: {reason}",
 		Why:  "Only the other node of this chassis has business on this port; what runs is not disturbed",
 		Next: "Find out what uses the network between the nodes", Command: "duet status",
+	},
+	{
+		Code: OtherPeerVersion, Severity: Critical, Title: "The other node speaks another version",
+		What: "Node {peer} speaks another version of the protocol: {reason}",
+		Why:  "The nodes cannot be a pair until both run releases that understand each other; what runs is not disturbed",
+		Next: "Bring both nodes to the same release", Command: "duet version",
 	},
 }
 

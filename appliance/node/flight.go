@@ -3,6 +3,7 @@ package node
 import (
 	"path/filepath"
 
+	"duet/appliance/api"
 	"duet/appliance/event"
 	"duet/appliance/support/flight"
 )
@@ -24,4 +25,18 @@ func (n *Node) startFlight() {
 		},
 		Mended: func() { n.faults.clear(event.RecordingStopped) },
 	})
+}
+
+// linkFacts is what came in the peer's place or out of turn.
+func (n *Node) linkFacts() api.Link {
+	l := api.Link{Refused: map[string]uint64{}, Dropped: n.driver.Dropped()}
+	for reason, count := range n.driver.Refused() {
+		l.Refused[string(reason)] = count
+	}
+	return l
+}
+
+func (n *Node) flightFacts() api.FlightRecorder {
+	s := n.flight.Status()
+	return api.FlightRecorder{Recording: s.Recording, Sequence: s.Sequence, Lost: s.Lost}
 }

@@ -258,9 +258,14 @@ func (n *Node) sessionBegan(_ membership.Session, peerFresh bool) {
 }
 
 func (n *Node) refused(r peerlink.Refusal) {
-	if r.WrongKey {
+	switch r.Reason {
+	case peerlink.WrongKey:
 		n.faults.raise(event.New(event.WrongPeerKey, "address", r.From))
 		return
+	case peerlink.OtherVersion:
+		n.faults.raise(event.New(event.OtherPeerVersion, "peer", n.peer().String(), "reason", r.Why))
+		return
+	default: // the others are told by their words
 	}
 	n.faults.raise(event.New(event.LinkRefused, "address", r.From, "path", r.Path, "reason", r.Why))
 }

@@ -91,6 +91,7 @@ func (n *Node) Site(ctx context.Context) (api.Site, error) {
 	for _, m := range n.driver.Moments() {
 		s.Moments = append(s.Moments, api.Moment{What: m.What, Detail: m.Detail, BoottimeMS: m.BoottimeMS, Wall: m.Wall})
 	}
+	s.Link, s.FlightRecorder = n.linkFacts(), n.flightFacts()
 	n.judge(f, &s)
 	s.Faults = n.faultFacts(f)
 	return s, nil

@@ -168,23 +168,17 @@ func (l *Link) greetOver(ctx context.Context, path int, raw net.Conn) (*conn, fr
 	return c, f, nil
 }
 
-// errRefused marks what is told as a fault: somebody is there who should not be.
-var errRefused = errors.New("refused")
-
-// errWrongKey: somebody stands in the peer's place with another key.
-var errWrongKey = fmt.Errorf("%w: not the peer's key", errRefused)
-
 // trust decides on a key during the handshake.
 func (l *Link) trust(path int, key ed25519.PublicKey) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case bytes.Equal(key, l.cfg.Key.Public().(ed25519.PublicKey)):
-		return fmt.Errorf("%w: the other side has this node's own key", errRefused)
+		return refuse(OwnKey, "the other side has this node's own key")
 	case l.pin.Key != nil && !l.pin.Key.Equal(key):
-		return fmt.Errorf("%w: %s", errWrongKey, pinned.FormatKey(key))
+		return refuse(WrongKey, "not the peer's key: %s", pinned.FormatKey(key))
 	case l.pin.Key == nil && !l.cfg.Paths[path].Chassis:
-		return fmt.Errorf("%w: this node knows no peer yet, and this path does not stay inside the chassis", errRefused)
+		return refuse(UnknownKey, "this node knows no peer yet, and this path does not stay inside the chassis")
 	}
 	return nil
 }
@@ -197,19 +191,19 @@ func (l *Link) admit(c *conn) error {
 	var zero [16]byte
 	switch {
 	case g.version != protocolVersion:
-		return fmt.Errorf("%w: protocol version %d, this node speaks %d", errRefused, g.version, protocolVersion)
+		return refuse(OtherVersion, "protocol version %d, this node speaks %d", g.version, protocolVersion)
 	case g.node == l.cfg.Node:
-		return fmt.Errorf("%w: the other side is node %c too", errRefused, 'a'+rune(g.node))
+		return refuse(OwnSlot, "the other side is node %c too", 'a'+rune(g.node))
 	case l.pin.Key != nil && !l.pin.Key.Equal(c.key): // pinned since the handshake
-		return errWrongKey
+		return refuse(WrongKey, "not the peer's key")
 	case l.pin.Key == nil && g.serial != l.cfg.Serial:
-		return fmt.Errorf("%w: chassis %q, this one is %q", errRefused, g.serial, l.cfg.Serial)
+		return refuse(OtherChassis, "chassis %q, this one is %q", g.serial, l.cfg.Serial)
 	case g.site != zero && l.pin.Site != zero && g.site != l.pin.Site:
-		return fmt.Errorf("%w: it belongs to site %x", errRefused, g.site)
+		return refuse(OtherSite, "it belongs to site %x", g.site)
 	}
 	for o := range l.seen {
 		if !o.key.Equal(c.key) {
-			return fmt.Errorf("%w: another peer is connected", errRefused)
+			return refuse(SecondPeer, "another peer is connected")
 		}
 	}
 	l.seen[c] = struct{}{}
@@ -227,11 +221,12 @@ func (l *Link) leave(c *conn) {
 
 // refused counts and tells that somebody was turned away.
 func (l *Link) refused(path int, who net.Addr, err error) {
+	reason := reasonOf(err)
 	l.mu.Lock()
 	l.paths[path].Refused++
+	l.reasons[reason]++
 	l.mu.Unlock()
-	r := Refusal{From: who.String(), Path: l.cfg.Paths[path].Name, Why: err.Error()}
-	r.WrongKey = errors.Is(err, errWrongKey)
+	r := Refusal{From: who.String(), Path: l.cfg.Paths[path].Name, Reason: reason, Why: err.Error()}
 	select {
 	case l.refusals <- r:
 	default:
@@ -391,7 +386,7 @@ func (l *Link) acceptOne(ctx context.Context, wg *sync.WaitGroup, pending chan s
 	select {
 	case pending <- struct{}{}:
 	default:
-		l.refused(path, raw.RemoteAddr(), fmt.Errorf("%w: %d connections have not greeted yet", errRefused, maxPending))
+		l.refused(path, raw.RemoteAddr(), refuse(TooMany, "%d connections have not greeted yet", maxPending))
 		_ = raw.Close()
 		return
 	}

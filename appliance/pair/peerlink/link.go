@@ -99,10 +99,10 @@ type Event struct {
 
 // Refusal tells that somebody was turned away.
 type Refusal struct {
-	From     string // address
-	Path     string
-	Why      string
-	WrongKey bool // it stands in the peer's place with another key
+	From   string // address
+	Path   string
+	Reason Reason
+	Why    string
 }
 
 // Limits of the queues.
@@ -127,6 +127,9 @@ type Link struct {
 	seen  map[*conn]struct{}
 	paths []PathStatus
 	self  frame // what a greeting says now
+
+	reasons map[Reason]uint64
+	dropped drops
 }
 
 // PathStatus is one path for people.
@@ -167,6 +170,7 @@ func New(cfg Config) *Link {
 		done:     make(chan struct{}),
 		pin:      cfg.Pin,
 		seen:     map[*conn]struct{}{},
+		reasons:  map[Reason]uint64{},
 	}
 	for _, p := range cfg.Paths {
 		l.paths = append(l.paths, PathStatus{Name: p.Name, Chassis: p.Chassis, AckAge: -1})
@@ -343,6 +347,7 @@ func (l *Link) peerOf(m *machine) (ed25519.PublicKey, bool) {
 func (l *Link) publish(m *machine) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.dropped = m.dropped
 	for i := range l.paths {
 		l.paths[i].Connected, l.paths[i].AckAge = false, -1
 	}

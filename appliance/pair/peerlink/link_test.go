@@ -248,6 +248,9 @@ func TestStrangersAreRefused(t *testing.T) {
 		defer b.mu.Unlock()
 		return strings.Contains(strings.Join(b.wrong, "\n"), "not the peer's key")
 	})
+	if n := b.link.Refused(); n[WrongKey] != 1 || n[NoTLS] != 1 || len(n) != 2 {
+		t.Errorf("counted %v", n)
+	}
 	if a.session() != session || b.session() != session {
 		t.Error("strangers disturbed the session")
 	}
@@ -261,11 +264,13 @@ func TestWrongGreetingsAreRefused(t *testing.T) {
 		greet  greeting
 		pinned bool
 		want   string
+		reason Reason
 	}{
-		"version": {greeting{version: 9, node: 0, site: good.site, serial: "C1"}, true, "version 9"},
-		"slot":    {greeting{version: protocolVersion, node: 1, site: good.site, serial: "C1"}, true, "is node b too"},
-		"site":    {greeting{version: protocolVersion, node: 0, site: [16]byte{2}, serial: "C1"}, true, "belongs to site"},
-		"chassis": {greeting{version: protocolVersion, node: 0, serial: "C2"}, false, `chassis "C2"`},
+		"version": {greeting{version: 9, node: 0, site: good.site, serial: "C1"}, true, "version 9", OtherVersion},
+		"older":   {greeting{version: 0, node: 0, site: good.site, serial: "C1"}, true, "version 0", OtherVersion},
+		"slot":    {greeting{version: protocolVersion, node: 1, site: good.site, serial: "C1"}, true, "is node b too", OwnSlot},
+		"site":    {greeting{version: protocolVersion, node: 0, site: [16]byte{2}, serial: "C1"}, true, "belongs to site", OtherSite},
+		"chassis": {greeting{version: protocolVersion, node: 0, serial: "C2"}, false, `chassis "C2"`, OtherChassis},
 	} {
 		t.Run(name, func(t *testing.T) {
 			port := freePort(t)
@@ -293,6 +298,9 @@ func TestWrongGreetingsAreRefused(t *testing.T) {
 				defer b.mu.Unlock()
 				return strings.Contains(strings.Join(b.wrong, "\n"), c.want)
 			})
+			if n := b.link.Refused(); n[c.reason] != 1 || len(n) != 1 {
+				t.Errorf("counted %v", n)
+			}
 		})
 	}
 }

@@ -44,6 +44,8 @@ type machine struct {
 	out   []outgoing
 	told  []Event
 
+	dropped drops
+
 	aliveUntil time.Duration // pings are answered until then (Alive)
 	nextPing   time.Duration
 }
@@ -279,11 +281,18 @@ func (m *machine) pinged(c *lane, f frame) {
 
 func (m *machine) inSession(c *lane, f frame) {
 	if f.session == 0 || f.session != m.session {
+		if f.session != 0 {
+			m.dropped.otherSession++
+		}
 		return
 	}
 	m.shown = true
 	m.peerRestarted(f.inc)
-	if f.inc != m.peerInc || !m.meets(f) {
+	if f.inc != m.peerInc {
+		m.dropped.earlierProcess++
+		return
+	}
+	if !m.meets(f) {
 		return
 	}
 	switch f.kind {
@@ -296,11 +305,22 @@ func (m *machine) inSession(c *lane, f frame) {
 	case kindLoose:
 		m.told = append(m.told, Event{Kind: Loose, Session: m.session, Body: f.body})
 	case kindData:
-		if f.seq == m.delivered+1 { // older: known already; newer: a gap, the peer sends it again in order
-			m.delivered++
-			m.told = append(m.told, Event{Kind: Message, Session: m.session, PeerIncarnation: m.peerInc, Sequence: f.seq, Body: f.body})
-		}
+		m.data(f)
 	default: // nothing for the others
+	}
+}
+
+// data takes the next message of the stream. An older one is known already; a newer one leaves a gap, and the peer sends
+// it again in order.
+func (m *machine) data(f frame) {
+	switch {
+	case f.seq == m.delivered+1:
+		m.delivered++
+		m.told = append(m.told, Event{Kind: Message, Session: m.session, PeerIncarnation: m.peerInc, Sequence: f.seq, Body: f.body})
+	case f.seq <= m.delivered:
+		m.dropped.repeated++
+	default:
+		m.dropped.outOfOrder++
 	}
 }
 
