@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"log/slog"
@@ -88,6 +89,21 @@ func (h *history) close() error {
 	}
 	return h.book.Close()
 }
+
+// lastFence is the newest attempt; nil: there was none.
+func (h *history) lastFence() *api.Evidence {
+	if h.book == nil {
+		return nil
+	}
+	for _, e := range h.book.Entries(lastFenceAmong) {
+		if e.What == "fence" {
+			return &api.Evidence{Node: e.Node, Verdict: e.Verdict, By: cmp.Or(e.Decided, "nothing"), Epoch: e.Epoch, At: e.At, Detail: e.Why}
+		}
+	}
+	return nil
+}
+
+const lastFenceAmong = 100 // newest entries; the others are tests and latches
 
 // moment is both clocks, at the beginning of something.
 type moment struct {

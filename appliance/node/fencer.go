@@ -92,7 +92,9 @@ func (f *fencer) proven(r site.Runtime) {
 	}
 	peer := f.self.Peer().String()
 	l := r.Learned[peer]
-	f.runner.Learn(r.OutletsProven[peer], load(l), l.Firmware)
+	if f.runner.Learn(r.OutletsProven[peer], load(l), l.Firmware) && f.proof.watch != nil {
+		f.proof.watch.Soon()
+	}
 }
 
 // Fence carries out the core's order. With a time of the loss in it, fencing is the arbiter: it is done in turns.

@@ -3,6 +3,8 @@ package node
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"duet/appliance/api"
@@ -54,14 +56,7 @@ func (n *Node) fenceFacts(f facts) api.Fence {
 	if l, is := f.runtime.Latched[peer]; is {
 		out.Latches = append(out.Latches, api.Latch{Node: peer, By: l.By, Reason: l.Reason, Epoch: l.Epoch, At: l.At})
 	}
-	for _, m := range n.driver.Moments() {
-		var verdict string
-		if _, err := fmt.Sscanf(m.What, "fence %s", &verdict); err == nil {
-			out.Last = &api.Evidence{
-				Node: peer, Verdict: verdict, By: firstWord(m.Detail), Epoch: uint64(f.view.State.Rec.Ep), At: m.Wall, Detail: m.Detail,
-			}
-		}
-	}
+	out.Last = n.history.lastFence()
 	return out
 }
 
@@ -73,7 +68,7 @@ func (n *Node) pathToPeer(f facts, p pathSeen) api.FencePath {
 		Power: string(p.path.State), Numbers: p.path.Numbers, Supported: p.path.Supported, Watts: -1,
 	}
 	if p.path.Kind == fence.PathOutlets {
-		a.Target = fmt.Sprintf("%v at %s", p.path.Outlets, p.path.Address)
+		a.Target = outletsAt(p.path.Outlets, p.path.Address)
 		a.Proven = f.runtime.OutletsProven[peer]
 	} else {
 		a.Proven = f.runtime.BMCProven[peer]
@@ -105,6 +100,15 @@ func (n *Node) pathToPeer(f facts, p pathSeen) api.FencePath {
 	return a
 }
 
+// outletsAt is "3+4 at 192.0.2.21:502".
+func outletsAt(outlets []int, address string) string {
+	words := make([]string, len(outlets))
+	for i, o := range outlets {
+		words[i] = strconv.Itoa(o)
+	}
+	return strings.Join(words, "+") + " at " + address
+}
+
 // pathToSelf is one way to this node as the peer says.
 func (n *Node) pathToSelf(f facts, p published) api.FencePath {
 	me := n.self.String()
@@ -121,7 +125,7 @@ func (n *Node) pathToSelf(f facts, p published) api.FencePath {
 		for _, o := range d.Outlets {
 			outlets = append(outlets, o.Outlet)
 		}
-		a.Target, a.Proven = fmt.Sprintf("%v at %s", outlets, f.doc.PDU.Address), f.runtime.OutletsProven[me]
+		a.Target, a.Proven = outletsAt(outlets, f.doc.PDU.Address), f.runtime.OutletsProven[me]
 	}
 	switch {
 	case p.Code != "":
@@ -146,12 +150,6 @@ func faultedState(code string) string {
 		return "unknown"
 	}
 	return "refused"
-}
-
-func firstWord(s string) string {
-	var w string
-	_, _ = fmt.Sscan(s, &w) //nolint:errcheck // no word is an empty one
-	return w
 }
 
 // faultFacts are the faults that the facts show now, and those that an event raised.

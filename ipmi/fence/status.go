@@ -112,14 +112,22 @@ func (r *Runner) noteOutlets(state PathState, fault *Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outletsPath.Checked, r.outletsPath.State, r.outletsPath.Fault = time.Now(), state, fault
+	if state == PathUnknown {
+		r.outletsPath.Metered = false
+	}
 }
 
 // Learn takes what a live test showed, here or on the other node. The runner goes on: what it knows of commands that may
 // still be carried out is not forgotten.
-func (r *Runner) Learn(outletsProven bool, load LearnedLoad, firmware string) {
+func (r *Runner) Learn(outletsProven bool, load LearnedLoad, firmware string) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if firmware == "" {
+		firmware = r.firmware // nothing was recorded: what was first seen goes on counting
+	}
+	changed = r.outletsPath.Proven != outletsProven || r.load != load || r.firmware != firmware
 	r.outletsPath.Proven, r.load, r.firmware = outletsProven, load, firmware
+	return changed
 }
 
 func (r *Runner) outletsProven() bool {

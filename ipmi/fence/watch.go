@@ -18,6 +18,7 @@ type Watch struct {
 
 	mu    sync.Mutex
 	state Proofs
+	soon  chan struct{} // holds a token: something was learned, everything is due
 }
 
 // checkLimit is how long one round of checks may take: a BMC's call and a PDU's each end earlier.
@@ -28,7 +29,7 @@ func NewWatch(r *Runner, rhythm Rhythm, here func() bool, change func()) *Watch 
 	if change == nil {
 		change = func() {}
 	}
-	return &Watch{r: r, rhythm: rhythm, here: here, change: change, state: StartProofs(now(), r.bmc != nil, r.hasOutlets())}
+	return &Watch{r: r, rhythm: rhythm, here: here, change: change, soon: make(chan struct{}, 1), state: StartProofs(now(), r.bmc != nil, r.hasOutlets())}
 }
 
 func (r *Runner) hasOutlets() bool { return r.pdu != nil && len(r.cfg.Target.Outlets) > 0 }
@@ -40,12 +41,31 @@ func (w *Watch) Run(ctx context.Context) {
 		if w.r.occupied() { // its seconds are not worth a check that would have to be thrown away
 			wait = max(wait, pathPoll)
 		}
-		if sleep(ctx, min(wait, time.Hour)) != nil {
+		all := false
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
 			return
+		case <-timer.C:
+		case <-w.soon:
+			all = true
 		}
-		if !w.r.occupied() {
-			w.check(ctx, false)
+		timer.Stop()
+		switch {
+		case !w.r.occupied():
+			w.check(ctx, all)
+		case all:
+			w.Soon()
 		}
+	}
+}
+
+// Soon makes everything due: what a path is judged by has changed.
+func (w *Watch) Soon() {
+	select {
+	case w.soon <- struct{}{}:
+	default:
 	}
 }
 

@@ -201,6 +201,40 @@ func TestWatchKeepsOutOfTheWay(t *testing.T) {
 	v.becomes(t, "afterwards", "proven", "proven")
 }
 
+// A check that an order overtook says nothing, whatever it saw.
+func TestOvertakenCheckIsThrownAway(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	r := m.runner(t)
+	w := NewWatch(r, quick, func() bool { return true }, nil)
+	w.Check(t.Context())
+	m.pdu.SetFaults(sim.PDUFaults{Mute: true})
+	m.bmc.SetMute(true)
+	checked := make(chan []Proof, 1)
+	go func() { checked <- w.Check(t.Context()) }()
+	deadline := time.Now().Add(5 * time.Second)
+	for r.waiting() == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("no check begins")
+		}
+		<-time.After(time.Millisecond)
+	}
+	if !r.enter(t.Context()) { // an order came and went
+		t.Fatal("no order")
+	}
+	r.leave()
+	for _, p := range <-checked {
+		if p.Fault != nil || p.ProvenAt == 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+	for _, p := range w.Check(t.Context()) {
+		if p.Fault == nil {
+			t.Errorf("%s: an undisturbed check finds nothing", p.Kind)
+		}
+	}
+}
+
 // The rhythm, on a clock of its own: each check is due within its period, and a proof counts for fifteen minutes.
 func TestRhythm(t *testing.T) {
 	rhythm := DefaultRhythm()

@@ -155,6 +155,17 @@ func TestEveryProduct(t *testing.T) {
 			}
 			recorded := config
 			recorded.Identity = c.Seen().String()
+			if test.product == "gude" { // a stranger at the first contact already
+				alien, err := sim.NewPDU(sim.PDUConfig{Product: "gude", Outlets: 8, Device: [3]string{"Acme", "8045", "1.2"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				stranger := config
+				stranger.Address = serve(t, alien)
+				if err := dial(t, stranger).Switch(t.Context(), []int{4}, false); class(err) != pdu.WrongIdentity || alien.Writes() != 0 {
+					t.Errorf("another company's device: %v", err)
+				}
+			}
 			p.SetFaults(sim.PDUFaults{Product: "another", Identity: 7})
 			writes := p.Writes()
 			for name, client := range map[string]*pdu.Client{"learned": c, "recorded": dial(t, recorded)} {

@@ -70,7 +70,7 @@ func (a Entry) same(b Entry) bool {
 // Ledger is the file. Safe for concurrent use.
 type Ledger struct {
 	path string
-	now  func() time.Time
+	sync func(*os.File) error // (*os.File).Sync; tests see the order and let it fail
 
 	mu      sync.Mutex
 	file    *os.File // nil: dead, or closed
@@ -83,7 +83,7 @@ type Ledger struct {
 
 // Open reads what is there and makes it durable before anybody is told of it.
 func Open(path string) (*Ledger, error) {
-	l := &Ledger{path: path, now: time.Now}
+	l := &Ledger{path: path, sync: (*os.File).Sync}
 	data, err := read(path)
 	if err != nil {
 		return nil, fmt.Errorf("fence ledger: %w", err)
@@ -133,7 +133,7 @@ func (l *Ledger) Record(e Entry) error {
 		return l.fail(err)
 	}
 	l.size += int64(len(line))
-	return l.fail(l.file.Sync())
+	return l.fail(l.sync(l.file))
 }
 
 // fail keeps the first error for good: after a failed sync nobody knows what is on the disk.
@@ -198,13 +198,13 @@ func (l *Ledger) rewrite(entries []Entry) error {
 	}
 	_, err = f.Write(text.Bytes())
 	if err == nil {
-		err = f.Sync()
+		err = l.sync(f)
 	}
 	if err == nil {
 		err = os.Rename(l.path+".new", l.path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(l.path))
+		err = l.syncDir()
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())
@@ -216,12 +216,12 @@ func (l *Ledger) rewrite(entries []Entry) error {
 	return nil
 }
 
-func syncDir(path string) error {
-	d, err := os.Open(path)
+func (l *Ledger) syncDir() error {
+	d, err := os.Open(filepath.Dir(l.path))
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(l.sync(d), d.Close())
 }
 
 // newest are as many of the last entries as fit, at least one.

@@ -147,6 +147,36 @@ func TestDeadDisk(t *testing.T) {
 	}
 }
 
+// Record returned nil: the line was synced, and so was the folder after a rename. A sync that fails is final.
+func TestSyncs(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "fence"))
+	var synced []string
+	var broken error
+	l.sync = func(f *os.File) error {
+		synced = append(synced, filepath.Base(f.Name()))
+		return broken
+	}
+	record(t, l, entry(0))
+	if len(synced) != 1 {
+		t.Errorf("synced %v", synced)
+	}
+	synced = nil
+	l.mu.Lock()
+	err := l.rewrite(l.entries)
+	l.mu.Unlock()
+	if err != nil || len(synced) != 2 || synced[0] != "fence.new" {
+		t.Errorf("rewrite synced %v, %v", synced, err)
+	}
+	broken = os.ErrClosed
+	if l.Record(entry(1)) == nil {
+		t.Error("a failed sync was taken for a record")
+	}
+	broken = nil
+	if l.Record(entry(2)) == nil {
+		t.Error("written again after a failed sync")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	line, err := format(entry(1))
 	if err != nil {
