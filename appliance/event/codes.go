@@ -19,6 +19,9 @@ const (
 	FoundingFailed  Code = "SITE-1018"
 	DocumentUnread  Code = "SITE-1020"
 	WrongPeerKey    Code = "SITE-1021"
+	OrderRefused    Code = "SITE-1030"
+	NoWitness       Code = "SITE-1031"
+	Forced          Code = "SITE-1032"
 
 	// REPL: the mirror. 2006, 2010 and 2011 are kept for checksums and scrub (replication.md section 11).
 	LegsUnrelated     Code = "REPL-2001"
