@@ -3,13 +3,13 @@ package membership
 // Documents ride on the record and follow the rules of a write (R25, section 10): acknowledged when both have recorded
 // it, so the survivor of any loss has it, current or pending.
 
-// newer says whether x is a later version than y.
-func (x DocRef) newer(y DocRef) bool { return x.Ep > y.Ep || x.Ep == y.Ep && x.Version > y.Version }
+// Newer says whether x is a later version than y.
+func (x DocRef) Newer(y DocRef) bool { return x.Ep > y.Ep || x.Ep == y.Ep && x.Version > y.Version }
 
 // latest is the newest version per document of two tables.
 func (d Docs) latest(e Docs) Docs {
 	for i := range d {
-		if e[i].newer(d[i]) {
+		if e[i].Newer(d[i]) {
 			d[i] = e[i]
 		}
 	}
@@ -28,7 +28,7 @@ func (s *State) allowsDoc(c ChangeDoc) Refusal {
 		return RefusedNotOwner
 	case s.Writing[c.Doc].Version != 0 || s.Rec.Pending[c.Doc].Version != 0 || s.Gives.Has(c.Writer):
 		return RefusedBusy
-	case !c.Ref.newer(s.Rec.Docs[c.Doc]) || c.Ref.Ep != s.Rec.Ep:
+	case !c.Ref.Newer(s.Rec.Docs[c.Doc]) || c.Ref.Ep != s.Rec.Ep:
 		return RefusedNotNext
 	}
 	return Granted
@@ -62,7 +62,7 @@ func (t *turn) r25Prepare(m DocPrepare) {
 	switch {
 	case m.Ref == s.Rec.Docs[m.Doc]:
 	case m.Ref == s.Rec.Pending[m.Doc]:
-	case !m.Ref.newer(s.Rec.Docs[m.Doc].latestRef(s.Rec.Pending[m.Doc])):
+	case !m.Ref.Newer(s.Rec.Docs[m.Doc].latestRef(s.Rec.Pending[m.Doc])):
 		return
 	default:
 		r := s.Rec
@@ -74,7 +74,7 @@ func (t *turn) r25Prepare(m DocPrepare) {
 }
 
 func (x DocRef) latestRef(y DocRef) DocRef {
-	if y.newer(x) {
+	if y.Newer(x) {
 		return y
 	}
 	return x

@@ -103,7 +103,7 @@ func readBMC(ctx context.Context, node membership.Node, b site.BMC) (string, err
 }
 
 func (s *setup) createRegister(ctx context.Context, doc site.Document) (register.ID, error) {
-	c, err := s.node.witnessClient(doc)
+	c, err := s.node.witnessClient(doc.Witness)
 	if err != nil {
 		return register.ID{}, err
 	}

@@ -55,6 +55,7 @@ type Node struct {
 	guests  *guests
 	driver  *pair.Driver
 	watch   *watch
+	arbiter *arbiter
 	faults  *faults
 	setup   *setup
 	flight  *flight.Recorder
@@ -63,6 +64,7 @@ type Node struct {
 	mu      sync.Mutex // guards what the driver's hooks change and others read
 	doc     *site.Document
 	witness *client.Client
+	former  *client.Client // of a witness that is being replaced
 	fencer  *fencer
 	pending *site.Document // received, not yet founded upon
 	began   time.Time      // of the present session
@@ -115,6 +117,7 @@ func New(cfg Config) (*Node, error) {
 	n.history = newHistory(filepath.Join(boot.DataDir, ledgerFile), n.faults, log.With("subsystem", "fence"))
 	n.guests = &guests{node: n, starting: map[membership.ResourceID]bool{}}
 	n.watch = &watch{node: n}
+	n.arbiter = &arbiter{node: n}
 	n.setup = &setup{node: n}
 	n.startFlight()
 	n.driver, err = pair.New(n.driverConfig())
@@ -140,7 +143,7 @@ func (n *Node) driverConfig() pair.Config {
 		MirrorSocket: filepath.Join(n.boot.RunDir, mirrorSocket), Watchdog: n.boot.Watchdog,
 		Workloads: n.guests, Recorder: n.flight, Log: n.log.With("subsystem", "pair"),
 		Hooks: pair.Hooks{
-			Adopt: n.adopt, Belongs: n.belongs, Began: n.sessionBegan, Told: n.told, Reported: n.reported,
+			Adopt: n.adopt, Belongs: n.belongs, Documents: n.documents, Holds: n.holdsDocument, Began: n.sessionBegan, Told: n.told, Reported: n.reported,
 			Refused: n.refused, MirrorFault: n.mirrorFault, Reset: n.reset,
 		},
 	}
@@ -164,6 +167,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		{"api", n.serveAPI},
 		{"fence ledger", n.history.run},
 		{"watch", n.watch.run},
+		{"arbiter", n.arbiter.run},
 		{"guests", n.guests.run},
 		{"pair", func(ctx context.Context) error { return n.driver.Run(ctx, placed) }},
 	}
@@ -213,6 +217,9 @@ func (n *Node) close() error {
 	if n.witness != nil {
 		errs = append(errs, n.witness.Close())
 	}
+	if n.former != nil {
+		errs = append(errs, n.former.Close())
+	}
 	if n.fencer != nil {
 		errs = append(errs, n.fencer.close())
 	}
@@ -250,6 +257,7 @@ func syncBriefly() {
 func (n *Node) sessionBegan(_ membership.Session, peerFresh bool) {
 	n.mu.Lock()
 	n.began = time.Now()
+	n.arbiter.toldAt = 0
 	n.mu.Unlock()
 	if !peerFresh {
 		n.tasks.Go(n.sendRuntime)

@@ -74,6 +74,12 @@ func (m *mirror) Revoke() error {
 	return nil
 }
 
+func (m *mirror) Drain(volumes []string) (<-chan []string, error) {
+	done := make(chan []string, 1)
+	done <- volumes
+	return done, nil
+}
+
 func (m *mirror) Copy(session uint64) error {
 	m.cable.mu.Lock()
 	defer m.cable.mu.Unlock()

@@ -27,16 +27,12 @@ func (n *Node) belongs(rec membership.Record) (pair.Site, error) {
 	if rec.Ep == 0 {
 		ref = rec.Prep.Docs[membership.DocSite]
 	}
-	doc, ok := n.store.Document()
+	doc, ok := n.store.Find(ref.Hash)
 	if !ok {
-		return pair.Site{}, event.New(event.DocumentUnread).Because(errors.New("the record names a site document, and there is none"))
+		return pair.Site{}, event.New(event.DocumentUnread).Because(errors.New("the version that the record names is not here"))
 	}
-	hash, err := doc.Hash()
-	if err != nil {
-		return pair.Site{}, err
-	}
-	if membership.Digest(hash) != ref.Hash {
-		return pair.Site{}, event.New(event.DocumentUnread).Because(errors.New("it is not the one that the record names"))
+	if err := n.store.SaveDocument(doc); err != nil {
+		return pair.Site{}, event.New(event.DocumentUnread).Because(err)
 	}
 	return n.placeIn(doc, rec.Site)
 }
@@ -57,6 +53,10 @@ func (n *Node) closeDevices() {
 	if n.witness != nil {
 		_ = n.witness.Close()
 		n.witness = nil
+	}
+	if n.former != nil {
+		_ = n.former.Close()
+		n.former = nil
 	}
 	if n.fencer != nil {
 		_ = n.fencer.close()
@@ -79,7 +79,7 @@ func (n *Node) placeIn(doc site.Document, id membership.ID) (pair.Site, error) {
 			})
 		}
 	}
-	w, err := n.witnessClient(doc)
+	w, former, err := n.witnessClients(doc)
 	if err != nil {
 		return pair.Site{}, err
 	}
@@ -90,10 +90,10 @@ func (n *Node) placeIn(doc site.Document, id membership.ID) (pair.Site, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closeDevices()
-	n.doc, n.witness, n.fencer = &doc, w, f
+	n.doc, n.witness, n.former, n.fencer = &doc, w, former, f
 	n.beginFencing(f)
 	if w != nil {
-		out.Witness = w
+		out.Witness = &votes{now: w, former: former}
 	}
 	if f.exists() {
 		out.Fencer = f
@@ -117,16 +117,27 @@ func (n *Node) mirrorConfig(doc site.Document, peerKey ed25519.PublicKey) contro
 	return cfg
 }
 
-func (n *Node) witnessClient(doc site.Document) (*client.Client, error) {
-	if doc.Witness == nil {
+func (n *Node) witnessClients(doc site.Document) (now, former *client.Client, err error) {
+	if now, err = n.witnessClient(doc.Witness); err != nil {
+		return nil, nil, err
+	}
+	if former, err = n.witnessClient(doc.Former); err != nil && now != nil {
+		err = errors.Join(err, now.Close())
+	}
+	return now, former, err
+}
+
+// witnessClient is nil for no witness.
+func (n *Node) witnessClient(w *site.Witness) (*client.Client, error) {
+	if w == nil {
 		return nil, nil
 	}
-	key, err := pinned.ParseKey(doc.Witness.Key)
+	key, err := pinned.ParseKey(w.Key)
 	if err != nil {
 		return nil, fmt.Errorf("witness key: %w", err)
 	}
 	c, err := client.New(client.Config{
-		Address: doc.Witness.Address, ServerKey: key, Identity: n.key, Log: n.log.With("subsystem", "witness"),
+		Address: w.Address, ServerKey: key, Identity: n.key, Log: n.log.With("subsystem", "witness"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("witness: %w", err)
@@ -184,12 +195,13 @@ func tables(doc site.Document, founder membership.Node) (membership.Owners, memb
 
 // Messages between the two composition roots, inside a session.
 const (
-	msgDocument byte = 1 // canonical site document, before the PREPARE of a founding
+	msgDocument byte = 1 // canonical site document: at every session's begin, before the PREPARE of a founding, before DOCPREP
 	msgRuntime  byte = 2 // runtime document: at every session's begin and after every change
 	msgTestMe   byte = 3 // run the live fence test of the sender
 	msgTestDone byte = 4 // its outcome in words; empty: proven
 
 	msgFenceProof byte = 32 // how the paths to the receiver stand
+	msgReach      byte = 33 // how the sender sees the witness
 )
 
 // told is the driver's hook for these messages.
@@ -206,6 +218,8 @@ func (n *Node) told(kind byte, body []byte) {
 		n.setup.toldTest(string(body))
 	case msgFenceProof:
 		err = n.toldProof(body)
+	case msgReach:
+		err = n.toldReach(body)
 	default:
 		err = fmt.Errorf("kind %d is unknown", kind)
 	}
@@ -231,7 +245,13 @@ func (n *Node) toldDocument(body []byte) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.doc != nil && n.doc.SiteID != doc.SiteID {
+		return errors.New("it is the document of another site")
+	}
 	n.pending = &doc
+	if err := n.store.SaveCandidate(doc); err != nil {
+		return fmt.Errorf("site document: %w", err)
+	}
 	return nil
 }
 

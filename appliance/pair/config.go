@@ -89,9 +89,14 @@ type Hooks struct {
 	// Adopt judges a PREPARE that would found this fresh node: the document must be here, durable, and fit. An error
 	// drops the message.
 	Adopt func(p membership.Prepare, peerKey ed25519.PublicKey) error
-	// Belongs is called before the effects of a step that changed the record's site: to the site of a founding, or back
-	// to none. It returns what holds from now on.
+	// Belongs is called when the record names another site or another version of its document: to the site of a founding
+	// or back to none before the effects of that step, to a version right after it is recorded. It returns what holds from
+	// now on.
 	Belongs func(rec membership.Record) (Site, error)
+	// Documents are what the peer must have before it hears this node's record: the composition root's messages, each
+	// with its kind byte. Holds says whether the document with this hash is durable here (R25, membership duty 7).
+	Documents func() [][]byte
+	Holds     func(hash membership.Digest) bool
 	// Began: a session began. Told: a message of the peer's composition root came.
 	Began func(session membership.Session, peerFresh bool)
 	Told  func(kind byte, body []byte)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,7 @@ type Driver struct {
 	// Owned by the loop.
 	state    membership.State
 	site     Site
+	placed   membership.Digest // the version of the site document that site follows from
 	resume   peerlink.Resume
 	peerKey  ed25519.PublicKey
 	timers   [membership.TimerCount]membership.Boottime
@@ -132,7 +134,7 @@ func (d *Driver) Run(ctx context.Context, site Site) (err error) {
 	defer d.wg.Wait()
 	defer close(d.done)
 	defer cancel()
-	d.ctx, d.site = ctx, site
+	d.ctx, d.site, d.placed = ctx, site, documentOf(d.state.Rec)
 	d.link.SetPin(site.Pin)
 	if err := d.open(); err != nil {
 		return err
@@ -360,14 +362,18 @@ func (d *Driver) saveSnapshot() error {
 	return nil
 }
 
-// belong follows the record into a site, or out of one that was never founded.
+// belong follows the record into a site, out of one that was never founded, or to another version of its document.
 func (d *Driver) belong() error {
 	site, err := d.cfg.Hooks.Belongs(d.state.Rec)
 	if err != nil {
 		return fmt.Errorf("site document: %w", err)
 	}
-	d.site = site
+	same := reflect.DeepEqual(site.Mirror, d.site.Mirror)
+	d.site, d.placed = site, documentOf(d.state.Rec)
 	d.link.SetPin(site.Pin)
+	if same {
+		return nil
+	}
 	var cfg *control.Config
 	if site.Mirror.Site != "" {
 		cfg = &site.Mirror

@@ -82,8 +82,13 @@ func (m *memoryMirror) Revoke() error {
 	return nil
 }
 
-func (m *memoryMirror) Copy(uint64) error         { return errors.New("no lane") }
-func (m *memoryMirror) Status() control.Status    { return control.Status{} }
+func (m *memoryMirror) Copy(uint64) error      { return errors.New("no lane") }
+func (m *memoryMirror) Status() control.Status { return control.Status{} }
+func (m *memoryMirror) Drain(volumes []string) (<-chan []string, error) {
+	done := make(chan []string, 1)
+	done <- volumes
+	return done, nil
+}
 func (m *memoryMirror) Standing() []control.Event { return nil }
 
 func (m *memoryMirror) mode() control.Mode {
@@ -253,6 +258,8 @@ func (r *rig) config(socket string) Config {
 		Hooks: Hooks{
 			Adopt:       func(membership.Prepare, ed25519.PublicKey) error { return nil },
 			Belongs:     func(membership.Record) (Site, error) { return r.site(), nil },
+			Documents:   func() [][]byte { return nil },
+			Holds:       func(membership.Digest) bool { return true },
 			Began:       func(membership.Session, bool) {},
 			Told:        func(byte, []byte) {},
 			Refused:     func(peerlink.Refusal) {},

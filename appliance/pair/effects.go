@@ -57,7 +57,21 @@ func (d *Driver) persist(r membership.Record) error {
 	if err := d.cfg.Records.Write(r.Seq, membership.AppendRecord(nil, r)); err != nil {
 		return fmt.Errorf("%w: %w", ErrHalted, err)
 	}
+	if hash := documentOf(r); hash != d.placed {
+		return d.belong()
+	}
 	return nil
+}
+
+// documentOf is the version of the site document that counts by this record.
+func documentOf(r membership.Record) membership.Digest {
+	switch {
+	case r.Site.IsZero():
+		return membership.Digest{}
+	case r.Ep == 0:
+		return r.Prep.Docs[membership.DocSite].Hash
+	}
+	return r.Docs[membership.DocSite].Hash
 }
 
 func (d *Driver) stop(s membership.Stop) error {

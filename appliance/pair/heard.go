@@ -21,6 +21,9 @@ func (d *Driver) linkSaid(e peerlink.Event) error {
 		d.resume = peerlink.Resume{Session: e.Session, PeerIncarnation: e.PeerIncarnation}
 		d.peerKey = e.PeerKey
 		d.log.Info("session began", "session", fmt.Sprintf("%016x", e.Session))
+		for _, body := range d.cfg.Hooks.Documents() { // they come before HELLO, in order
+			d.link.Send(e.Session, append([]byte{kindApp}, body...))
+		}
 		if err := d.step(membership.Connected{Session: membership.Session(e.Session)}); err != nil {
 			return err
 		}
@@ -78,7 +81,37 @@ func (d *Driver) coreMessage(session membership.Session, body []byte) error {
 	case membership.BeatAck:
 		d.noteAck(m)
 	}
+	if ref, missing := d.missing(m); missing {
+		d.log.Error("the peer names a document that is not here: its message waits", "message", fmt.Sprintf("%T", m),
+			"version", ref.Version, "epoch", uint64(ref.Ep))
+		d.trail.note("document-missing", fmt.Sprintf("version %d of epoch %d", ref.Version, ref.Ep))
+		return nil
+	}
 	return d.step(membership.Received{Session: session, Message: m})
+}
+
+// missing is a version of the site document that a message names, newer than this node's, and that is not durable here.
+// The core may come to record it, and a record may only name what its node holds.
+func (d *Driver) missing(m membership.Message) (membership.DocRef, bool) {
+	var named []membership.DocRef
+	switch m := m.(type) {
+	case membership.Hello:
+		if m.Record.Site.IsZero() || !d.state.Fresh() && m.Record.Site != d.state.Rec.Site {
+			return membership.DocRef{}, false
+		}
+		named = append(named, m.Record.Docs[membership.DocSite], m.Record.Pending[membership.DocSite])
+	case membership.Prepare:
+		named = append(named, m.Tuple.Docs[membership.DocSite])
+	case membership.DocPrepare:
+		named = append(named, m.Ref)
+	}
+	mine := d.state.Rec.Docs[membership.DocSite]
+	for _, ref := range named {
+		if ref.Newer(mine) && !d.cfg.Hooks.Holds(ref.Hash) {
+			return ref, true
+		}
+	}
+	return membership.DocRef{}, false
 }
 
 // noteAck feeds the watchdog, which judges how old it is (hardware.md section 7).

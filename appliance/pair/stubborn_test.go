@@ -28,12 +28,13 @@ func stubbornMirror(socket string) {
 
 type deaf struct{}
 
-func (deaf) Configure(control.Config) error { return nil }
-func (deaf) Grant(control.Grant) error      { select {} }
-func (deaf) Revoke() error                  { return nil }
-func (deaf) Copy(uint64) error              { return nil }
-func (deaf) Status() control.Status         { return control.Status{} }
-func (deaf) Standing() []control.Event      { return nil }
+func (deaf) Configure(control.Config) error          { return nil }
+func (deaf) Grant(control.Grant) error               { select {} }
+func (deaf) Revoke() error                           { return nil }
+func (deaf) Copy(uint64) error                       { return nil }
+func (deaf) Drain([]string) (<-chan []string, error) { return make(chan []string), nil }
+func (deaf) Status() control.Status                  { return control.Status{} }
+func (deaf) Standing() []control.Event               { return nil }
 
 // A duet-mirrord that does not confirm a grant within a second is killed, and that takes its right away as well.
 func TestAMirrorThatDoesNotConfirmIsKilled(t *testing.T) {

@@ -14,7 +14,8 @@ type Document struct {
 	SiteID  string   `json:"site_id"` // 32 hex digits
 	Name    string   `json:"name"`    // shown to people
 	Nodes   Nodes    `json:"nodes"`
-	Witness *Witness `json:"witness,omitempty"` // nil: none
+	Witness *Witness `json:"witness,omitempty"`        // nil: none
+	Former  *Witness `json:"former_witness,omitempty"` // the one that is being replaced, until no record names its register
 	PDU     *PDU     `json:"pdu,omitempty"`
 	Fencing *Fencing `json:"fencing,omitempty"`
 	Volumes []Volume `json:"volumes"`

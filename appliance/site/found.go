@@ -186,7 +186,7 @@ func strictJSON(data []byte, into any) error {
 // clone copies everything that a change could reach through a pointer or slice, and makes lists non-nil.
 func (d Document) clone() Document {
 	d.Nodes.A, d.Nodes.B = d.Nodes.A.clone(), d.Nodes.B.clone()
-	d.Witness = copied(d.Witness)
+	d.Witness, d.Former = copied(d.Witness), copied(d.Former)
 	if d.PDU = copied(d.PDU); d.PDU != nil {
 		d.PDU.Numbers, d.PDU.Feeds = maps.Clone(d.PDU.Numbers), slices.Clone(d.PDU.Feeds)
 	}

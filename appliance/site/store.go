@@ -1,12 +1,15 @@
 package site
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"duet/appliance/internal/durable"
@@ -18,6 +21,12 @@ const (
 	runtimeFile  = "runtime.json"
 )
 
+// A candidate is a version of the document that a record may come to name (protocol.md R25): durable here before it does.
+const (
+	candidatePrefix = "candidate-"
+	candidatesMax   = 4 // current, pending, the one before, and one that was cut off
+)
+
 // Store keeps the document and the runtime document in a directory, durably: a method that returned nil has reached
 // the disk (write aside, fsync, rename, fsync of the directory), and after a crash either the old or the new content is
 // there, whole. A failed write or sync is final: the page cache is not trusted after it, so every later change fails.
@@ -27,8 +36,15 @@ type Store struct {
 
 	mu      sync.Mutex // guards the fields below
 	doc     *Document
+	others  []candidate // oldest first
 	runtime Runtime
 	broken  error
+}
+
+type candidate struct {
+	file string
+	hash [sha256.Size]byte
+	doc  Document
 }
 
 // OpenStore reads what is there. A file that cannot be read or understood is an error: a node never guesses that it
@@ -54,6 +70,9 @@ func OpenStore(dir string) (*Store, error) {
 		s.doc = &doc
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("site store: %w", err)
+	}
+	if err := s.readCandidates(); err != nil {
+		return nil, err
 	}
 	data, err = os.ReadFile(s.path(runtimeFile))
 	if err == nil {
@@ -95,6 +114,89 @@ func (s *Store) SaveDocument(d Document) error {
 	return nil
 }
 
+// readCandidates reads what is there; one that cannot be read was cut off before anybody relied on it.
+func (s *Store) readCandidates() error {
+	names, err := filepath.Glob(s.path(candidatePrefix + "*.json"))
+	if err != nil {
+		return fmt.Errorf("site store: %w", err)
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("site store: %w", err)
+		}
+		if c, err := readCandidate(data); err == nil {
+			s.others = append(s.others, c)
+		}
+	}
+	slices.SortFunc(s.others, func(x, y candidate) int { return cmp.Compare(x.doc.Version, y.doc.Version) })
+	return nil
+}
+
+func readCandidate(data []byte) (candidate, error) {
+	doc, err := Parse(data)
+	if err == nil {
+		err = Check(doc).Err()
+	}
+	if err != nil {
+		return candidate{}, err
+	}
+	hash, err := doc.Hash()
+	return candidate{fmt.Sprintf("%s%x.json", candidatePrefix, hash[:8]), hash, doc}, err
+}
+
+// SaveCandidate makes a version durable beside the present document. Of more than candidatesMax the oldest goes.
+func (s *Store) SaveCandidate(d Document) error {
+	data, err := d.Canonical()
+	if err != nil {
+		return err
+	}
+	c, err := readCandidate(data)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.find(c.hash) != nil {
+		return s.broken
+	}
+	if err := s.replace(c.file, data); err != nil {
+		return err
+	}
+	s.others = append(s.others, c)
+	for len(s.others) > candidatesMax {
+		if err := os.Remove(s.path(s.others[0].file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return s.fail(err)
+		}
+		s.others = s.others[1:]
+	}
+	return nil
+}
+
+// Find is the stored version with this hash, the document itself or a candidate.
+func (s *Store) Find(hash [sha256.Size]byte) (Document, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.find(hash); d != nil {
+		return d.clone(), true
+	}
+	return Document{}, false
+}
+
+func (s *Store) find(hash [sha256.Size]byte) *Document {
+	if s.doc != nil {
+		if h, err := s.doc.Hash(); err == nil && h == hash {
+			return s.doc
+		}
+	}
+	for i := range s.others {
+		if s.others[i].hash == hash {
+			return &s.others[i].doc
+		}
+	}
+	return nil
+}
+
 // Runtime is the stored runtime document; the zero value if there is none.
 func (s *Store) Runtime() Runtime {
 	s.mu.Lock()
@@ -127,12 +229,16 @@ func (s *Store) Forget() error {
 	if s.broken != nil {
 		return s.broken
 	}
-	for _, name := range []string{runtimeFile, documentFile} {
+	names := []string{runtimeFile, documentFile}
+	for _, c := range s.others {
+		names = append(names, c.file)
+	}
+	for _, name := range names {
 		if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return s.fail(err)
 		}
 	}
-	s.doc, s.runtime = nil, Runtime{}
+	s.doc, s.others, s.runtime = nil, nil, Runtime{}
 	if err := durable.SyncDir(s.dir); err != nil {
 		return s.fail(err)
 	}

@@ -56,6 +56,7 @@ func Validate(d Document, products ...string) FieldErrors {
 	c.absent("site_id", d.SiteID != "")
 	if d.Witness != nil {
 		c.absent("witness.rid", d.Witness.RID != "")
+		c.absent("former_witness", d.Former != nil)
 	}
 	for i, v := range d.Volumes {
 		c.absent(fmt.Sprintf("volumes[%d].slot", i), v.Slot != 0)
@@ -96,7 +97,8 @@ func (c *checker) document(d Document) {
 	c.node("nodes.a", "a", d.Nodes.A, d.PDU != nil)
 	c.node("nodes.b", "b", d.Nodes.B, d.PDU != nil)
 	c.fencing(d)
-	c.witness(d.Witness)
+	c.witness("witness", d.Witness)
+	c.witness("former_witness", d.Former)
 	c.volumes(d.Volumes)
 	c.vms(d.VMs, d.Volumes)
 	c.count(d)
@@ -148,14 +150,14 @@ func (c *checker) node(field, slot string, n Node, pdu bool) {
 	}
 }
 
-func (c *checker) witness(w *Witness) {
+func (c *checker) witness(field string, w *Witness) {
 	if w == nil {
 		return
 	}
-	c.address("witness.address", w.Address, false)
-	c.key("witness.key", w.Key)
+	c.address(field+".address", w.Address, false)
+	c.key(field+".key", w.Key)
 	if w.RID != "" {
-		c.hex("witness.rid", w.RID)
+		c.hex(field+".rid", w.RID)
 	}
 }
 

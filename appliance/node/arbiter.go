@@ -1,0 +1,185 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"duet/appliance/internal/boottime"
+	"duet/appliance/membership"
+)
+
+// How a node may go on alone changes by itself: a witness that is gone is dropped for fencing, one that is back is
+// admitted again (protocol.md R21a, R21d, R19, R19s; the times are those of section 5.3). The guards here are prudence:
+// they keep a site from changing back and forth. What is safe is the core's business.
+const (
+	arbiterTick  = time.Second
+	dropAfter    = 60 * time.Second // unreachable from every node that is here
+	admitAfter   = 5 * time.Minute  // reachable from every node that is here
+	admitSooner  = 10 * time.Second // nothing could go on alone until then
+	arbiterAgain = time.Minute      // after an order that did not come about: a register more each time
+	reachEvery   = 5 * time.Second  // the peer is told how the witness is seen from here
+	reachStale   = 15 * time.Second
+	reachBytes   = 256
+)
+
+// reach is how a node sees the witness.
+type reach struct {
+	Reached bool  `json:"reached"`
+	ForMS   int64 `json:"for_ms"` // since when that has been so
+}
+
+// lasted says for how long the witness has been reached, or not, as of a moment later.
+func (r reach) lasted(reached bool, later time.Duration) time.Duration {
+	if r.Reached != reached {
+		return 0
+	}
+	return time.Duration(r.ForMS)*time.Millisecond + later
+}
+
+// arbiterFacts is what the wish follows from.
+type arbiterFacts struct {
+	state      membership.State
+	configured bool // the site document names a witness
+	mine       reach
+	peers      reach
+	peersAge   time.Duration // since the peer told; < 0: nothing in this session
+	proofFresh bool          // of fencing, in both directions
+	inSync     bool          // every volume has both legs
+}
+
+// arbiterWish is what should be ordered now.
+func arbiterWish(f arbiterFacts) (membership.ArbKind, bool) {
+	st := f.state
+	kind := st.Rec.Arb.Kind
+	paired := st.Committed()
+	if !paired && (st.Mode != membership.Solo || st.Session != 0) || paired && f.peersAge < 0 {
+		return 0, false
+	}
+	lasted := func(reached bool) time.Duration {
+		d := f.mine.lasted(reached, 0)
+		if paired {
+			d = min(d, f.peers.lasted(reached, f.peersAge))
+		}
+		return d
+	}
+	gone := !f.configured || lasted(false) >= dropAfter
+	if kind != membership.ArbFence && gone && (!paired || f.proofFresh && f.inSync) {
+		return membership.ArbFence, true
+	}
+	wait := admitAfter
+	if kind == membership.ArbNone {
+		wait = admitSooner
+	}
+	if kind != membership.ArbWitness && f.configured && lasted(true) >= wait {
+		return membership.ArbWitness, true
+	}
+	return 0, false
+}
+
+// arbiter carries the wish out.
+type arbiter struct {
+	node    *Node
+	told    reach // by the peer
+	toldAt  int64 // CLOCK_BOOTTIME; 0: nothing in this session
+	since   int64 // when the witness began to be seen as it is
+	reached bool
+	saidAt  int64
+	orderAt int64 // not before
+}
+
+func (a *arbiter) run(ctx context.Context) error {
+	tick := time.NewTicker(arbiterTick)
+	defer tick.Stop()
+	a.since = boottime.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			a.look(ctx)
+		}
+	}
+}
+
+func (a *arbiter) look(ctx context.Context) {
+	n := a.node
+	now := boottime.Now()
+	st := n.driver.View().State
+	doc, founded := n.document()
+	if !founded {
+		return
+	}
+	if seen := n.watch.seen(); seen.ok != a.reached {
+		a.reached, a.since = seen.ok, now
+	}
+	mine := reach{a.reached, (now - a.since) / int64(time.Millisecond)}
+	if st.Session != 0 && now-a.saidAt >= int64(reachEvery) {
+		a.saidAt = now
+		a.say(mine)
+	}
+	f := arbiterFacts{
+		state: st, configured: doc.Witness != nil, mine: mine, peersAge: -1, proofFresh: n.proofFresh(), inSync: inSync(st),
+	}
+	n.mu.Lock()
+	if age := time.Duration(now - a.toldAt); a.toldAt != 0 && age < reachStale {
+		f.peers, f.peersAge = a.told, age
+	}
+	n.mu.Unlock()
+	kind, wish := arbiterWish(f)
+	if !wish || now < a.orderAt || st.Allows(membership.SetArbiter{Kind: kind}) != membership.Granted {
+		return
+	}
+	a.orderAt = now + int64(arbiterAgain)
+	if err := n.order(ctx, "the change of the arbiter", membership.SetArbiter{Kind: kind}); err != nil {
+		n.log.Warn("the arbiter stays", "error", err.Error())
+		return
+	}
+	n.driver.Note("arbiter", arbiterWord(kind))
+}
+
+func (n *Node) proofFresh() bool {
+	f := n.fencerNow()
+	return f != nil && f.ProofFresh()
+}
+
+func inSync(st membership.State) bool {
+	for _, l := range st.Rec.Legs {
+		if l.Version != 0 && l.Set != membership.Both {
+			return false
+		}
+	}
+	return true
+}
+
+func arbiterWord(k membership.ArbKind) string {
+	return [...]string{"none", "witness", "fencing"}[k]
+}
+
+func (a *arbiter) say(r reach) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		a.node.log.Error("reach of the witness", "error", err.Error())
+		return
+	}
+	a.node.driver.Tell(msgReach, body)
+}
+
+// toldReach is the peer's view of the witness.
+func (n *Node) toldReach(body []byte) error {
+	var r reach
+	if len(body) > reachBytes {
+		return fmt.Errorf("reach of the witness in %d bytes", len(body))
+	}
+	if err := json.Unmarshal(body, &r); err != nil {
+		return fmt.Errorf("reach of the witness: %w", err)
+	}
+	if r.ForMS < 0 {
+		return fmt.Errorf("reach of the witness for %d ms", r.ForMS)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.arbiter.told, n.arbiter.toldAt = r, boottime.Now()
+	return nil
+}

@@ -1,0 +1,41 @@
+package node
+
+import (
+	"context"
+
+	"duet/appliance/event"
+	"duet/appliance/membership"
+)
+
+// refusals are the words for people: why the core does not carry an order out now, and what would help.
+var refusals = map[membership.Refusal]struct{ reason, next string }{
+	membership.RefusedUnknown:      {"there is no such thing in this site", "Look at the names in the status"},
+	membership.RefusedNotPaired:    {"the nodes are not paired, or not both committed", "Wait until the status says paired, then order it again"},
+	membership.RefusedNotPairOwner: {"the other node owns the pair", "Order it on the other node"},
+	membership.RefusedNotOwner:     {"the other node owns it", "Order it on the other node"},
+	membership.RefusedBusy:         {"another change is under way", "Wait some seconds and order it again"},
+	membership.RefusedLegMissing:   {"the other node does not hold every write", "Wait until every volume is in sync"},
+	membership.RefusedNotSolo:      {"only a node that goes on alone may do that", "Look at the status"},
+	membership.RefusedSession:      {"the other node is connected", "Look at the status"},
+	membership.RefusedAlready:      {"it is so already", "Nothing is to be done"},
+	membership.RefusedEpoch:        {"the site has changed since that was said", "Look at the status and say it again"},
+	membership.RefusedPeerNotOff:   {"nobody has said that the other node is off", "Switch the other node off, make sure that it stays off, and say so"},
+	membership.RefusedNotHolding:   {"this node was being brought up to date: its copy is not whole", "Bring the other node back"},
+	membership.RefusedAuthority:    {"two sides went on alone, and a fault holds this one", "Decide which side to keep before doing anything"},
+	membership.RefusedNotNext:      {"somebody else has changed it meanwhile", "Look at it and order it again"},
+}
+
+// order gives the core an order; a refusal says why in words.
+func (n *Node) order(ctx context.Context, what string, e membership.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, orderWait)
+	defer cancel()
+	why, err := n.driver.Order(ctx, e)
+	if err != nil {
+		return err
+	}
+	if why == membership.Granted {
+		return nil
+	}
+	words := refusals[why]
+	return event.New(event.OrderRefused, "what", what, "reason", words.reason, "next", words.next)
+}
