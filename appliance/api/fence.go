@@ -52,7 +52,7 @@ type FenceEntry struct {
 	TookMS     int64             `json:"took_ms"`
 	Epoch      uint64            `json:"epoch"`
 	Means      string            `json:"means,omitempty"`
-	Verdict    string            `json:"verdict" enum:"confirmed,refused,unknown"`
+	Verdict    string            `json:"verdict,omitempty" enum:"confirmed,refused,unknown"`
 	Decided    string            `json:"decided,omitempty"`  // kind of evidence that decided: bmc, outlets, load, person
 	Evidence   map[string]string `json:"evidence,omitempty"` // verdict of each kind that said anything
 	Why        string            `json:"why"`

@@ -53,7 +53,7 @@ func (n *Node) testEntry(result fence.TestResult, err error, by string, began mo
 	if err != nil {
 		e.Verdict, e.Why = fence.Unknown.String(), err.Error()
 		if fault, ok := asReported(err); ok {
-			e.Code = string(fault.Code)
+			e.Code, e.Why = string(fault.Code), fault.What()+": "+fault.Why()
 		}
 	}
 	for _, s := range result.Steps {

@@ -67,7 +67,7 @@ func (n *Node) latchEntry(what, node, reason, by string) ledger.Entry {
 	at := startOf()
 	return ledger.Entry{
 		What: what, Node: node, By: by, At: at.wall, BootMS: at.boot / int64(time.Millisecond),
-		Epoch: uint64(n.driver.View().State.Rec.Ep), Verdict: fence.Unknown.String(), Why: reason,
+		Epoch: uint64(n.driver.View().State.Rec.Ep), Why: reason,
 	}
 }
 

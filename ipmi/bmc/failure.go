@@ -51,7 +51,8 @@ func (e *Error) Error() string {
 	if e.Held > 0 {
 		return fmt.Sprintf("BMC %s: %s: %s; not asked again for %s, or it would lock the user out", e.Address, e.Op, e.Class, e.Held)
 	}
-	return fmt.Sprintf("BMC %s: %s: %s: %v", e.Address, e.Op, e.Class, e.Err)
+	cause := strings.Join(strings.Fields(e.Err.Error()), " ") // the library's texts have lines
+	return fmt.Sprintf("BMC %s: %s: %s: %s", e.Address, e.Op, e.Class, cause)
 }
 
 // Unwrap is the cause.

@@ -44,8 +44,8 @@ type Entry struct {
 	TookMS   int64             `json:"took_ms"`
 	Epoch    uint64            `json:"epoch"`
 	Run      uint64            `json:"run"`
-	Means    string            `json:"means,omitempty"` // what might be switched
-	Verdict  string            `json:"verdict"`
+	Means    string            `json:"means,omitempty"`    // what might be switched
+	Verdict  string            `json:"verdict,omitempty"`  // absent: it was no observation
 	Decided  string            `json:"decided,omitempty"`  // the kind of evidence that decided
 	Evidence map[string]string `json:"evidence,omitempty"` // by kind
 	Why      string            `json:"why"`
