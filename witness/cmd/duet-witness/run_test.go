@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -120,5 +121,16 @@ func TestServe(t *testing.T) {
 	cancel()
 	if status := <-ended; status != 0 {
 		t.Errorf("ended with %d", status)
+	}
+}
+
+// The reference says what the program says.
+func TestReference(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/reference/duet-witness.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "```\n"+usage+"```") {
+		t.Error("docs/reference/duet-witness.md has another usage than the program")
 	}
 }
