@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"duet/appliance/event"
 	"duet/appliance/membership"
+	"duet/appliance/site"
 )
 
 // Orders about who is a member: a node leaves and returns, a person overrides (protocol.md R18, R26).
@@ -12,8 +15,17 @@ import (
 // Leave lets this node leave the pair: everything here stops, and the other node goes on alone at once. It stays away
 // until Return, or until this node starts again.
 func (n *Node) Leave(ctx context.Context, waiting bool) error {
-	if err := n.order(ctx, "leaving the pair", membership.Leave{Waiting: waiting}); err != nil {
+	if why := n.driver.View().State.Allows(membership.Leave{Waiting: waiting}); why != membership.Granted {
+		return refusal("leaving the pair", why)
+	}
+	// The latch is for the node that stays: it would switch this one on again when somebody switches it off (R10b).
+	self := n.self.String()
+	latch := site.Latch{By: "leave", Reason: "it left by order", Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
+	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[self] = latch }); err != nil {
 		return err
+	}
+	if err := n.order(ctx, "leaving the pair", membership.Leave{Waiting: waiting}); err != nil {
+		return errors.Join(err, n.changeRuntime(func(r *site.Runtime) { delete(r.Latched, self) }))
 	}
 	n.driver.Stay()
 	n.driver.Note("left", "by order")

@@ -36,6 +36,10 @@ func (n *Node) order(ctx context.Context, what string, e membership.Event) error
 	if why == membership.Granted {
 		return nil
 	}
+	return refusal(what, why)
+}
+
+func refusal(what string, why membership.Refusal) error {
 	words := refusals[why]
 	return event.New(event.OrderRefused, "what", what, "reason", words.reason, "next", words.next)
 }
