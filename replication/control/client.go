@@ -114,6 +114,32 @@ func (c *Client) Copy(ctx context.Context, session uint64) error {
 	return err
 }
 
+// DrainLimit bounds a drain: a disk or a peer that takes longer to finish what is under way is no reason to keep
+// everything else waiting. The volumes stay held after it until the caller releases them.
+const DrainLimit = 5 * time.Second
+
+// Drain holds new requests to these volumes, and to no others: a volume that an earlier call named and this one does not
+// is released. It returns when that is on its way, in the order of the calls; drained waits for the answer: the
+// volumes of which nothing is under way any more, both legs having synced it. A hold also ends with a grant of another
+// stage (mode, session, epoch, prepared) or with another owner for the volume, and with the daemon.
+func (c *Client) Drain(ctx context.Context, volumes []string) (drained func(context.Context) ([]string, error), err error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	m := &message{Op: opDrain, Volumes: volumes}
+	reply, err := c.begin(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) ([]string, error) {
+		defer c.forget(m)
+		r, err := c.await(ctx, m, reply)
+		if err != nil {
+			return nil, err
+		}
+		return r.Volumes, nil
+	}, nil
+}
+
 // Status is a snapshot.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	m, err := c.call(ctx, &message{Op: opStatus})
@@ -127,25 +153,46 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 }
 
 func (c *Client) call(ctx context.Context, m *message) (*message, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, callTimeout)
-		defer cancel()
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	reply, err := c.begin(ctx, m)
+	if err != nil {
+		return nil, err
 	}
+	defer c.forget(m)
+	return c.await(ctx, m, reply)
+}
+
+// limited gives ctx the deadline of a call if it has none.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+// begin sends a request. Its answer must be awaited or forgotten.
+func (c *Client) begin(ctx context.Context, m *message) (chan *message, error) {
 	reply := make(chan *message, 1)
 	c.mu.Lock()
 	c.next++
 	m.ID = c.next
 	c.waiting[m.ID] = reply
 	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		delete(c.waiting, m.ID)
-		c.mu.Unlock()
-	}()
 	if err := c.send(ctx, m); err != nil {
+		c.forget(m)
 		return nil, fmt.Errorf("%s: %w", m.Op, err)
 	}
+	return reply, nil
+}
+
+func (c *Client) forget(m *message) {
+	c.mu.Lock()
+	delete(c.waiting, m.ID)
+	c.mu.Unlock()
+}
+
+func (c *Client) await(ctx context.Context, m *message, reply chan *message) (*message, error) {
 	select {
 	case r := <-reply:
 		if r.Error != "" {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ type recorder struct {
 	calls    []string
 	standing []Event
 	block    chan struct{}
+	drained  chan []string
 }
 
 func (r *recorder) note(s string) { r.mu.Lock(); r.calls = append(r.calls, s); r.mu.Unlock() }
@@ -46,6 +48,14 @@ func (r *recorder) Grant(g Grant) error {
 
 func (r *recorder) Revoke() error       { r.note("revoke"); return nil }
 func (r *recorder) Copy(s uint64) error { r.note(fmt.Sprint("copy ", s)); return nil }
+func (r *recorder) Drain(vs []string) (<-chan []string, error) {
+	r.note("drain " + strings.Join(vs, "+"))
+	if slices.Contains(vs, "unknown") {
+		return nil, errors.New("unknown volume unknown")
+	}
+	return r.drained, nil
+}
+
 func (r *recorder) Status() Status {
 	return Status{LinkPath: "mirror0", Volumes: []VolumeStatus{{Name: "v"}}}
 }
@@ -251,4 +261,39 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A drain takes seconds; a grant behind it must not wait for it, and the answer finds its call.
+func TestDrainIsAnsweredLater(t *testing.T) {
+	r := &recorder{drained: make(chan []string, 1)}
+	_, path := serve(t, r)
+	c := dial(t, path)
+	ctx := context.Background()
+	drained, err := c.Drain(ctx, []string{"v", "w"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Grant(ctx, Grant{Sequence: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r.drained <- []string{"w"}
+	if got, err := drained(ctx); err != nil || !slices.Equal(got, []string{"w"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if drained, err = c.Drain(ctx, []string{"unknown"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = drained(ctx); !errors.Is(err, ErrRefused) {
+		t.Errorf("not refused: %v", err)
+	}
+	if drained, err = c.Drain(ctx, []string{"v"}); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if _, err = drained(ctx); err == nil {
+		t.Error("a drain was answered without a connection")
+	}
+	if got := strings.Join(r.calls, ", "); !strings.HasPrefix(got, "drain v+w, grant 1, drain unknown") {
+		t.Error(got)
+	}
 }

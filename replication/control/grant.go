@@ -127,7 +127,7 @@ type Status struct {
 type VolumeStatus struct {
 	ID, Name    string
 	SizeBytes   int64
-	Stage       string // creating, held, paired, alone, catching, target, reconciling, preparing, failed
+	Stage       string // creating, held, paired, alone, catching, target, reconciling, preparing, failed; draining, drained
 	LegState    string // new, uptodate, inconsistent, outdated, failed
 	Generation  string
 	DirtyBytes  int64 // what the other leg certainly or possibly lacks

@@ -22,6 +22,9 @@ type Handler interface {
 	Grant(Grant) error
 	Revoke() error
 	Copy(session uint64) error
+	// Drain holds new requests to these volumes, and to no others, before it returns; which of them were drained comes
+	// within DrainLimit.
+	Drain(volumes []string) (<-chan []string, error)
 	Status() Status
 	// Standing is what a new client must know: levels that were reported as events before it connected.
 	Standing() []Event
@@ -159,27 +162,45 @@ func (s *Server) read(c *session) {
 		if err != nil {
 			return
 		}
-		c.queue(s.answer(c, m))
+		reply, later := s.answer(c, m)
+		if later == nil {
+			c.queue(reply)
+			continue
+		}
+		s.wg.Go(func() {
+			select {
+			case reply.Volumes = <-later:
+				c.queue(reply)
+			case <-c.end:
+			}
+		})
 	}
 }
 
 // answer carries out one request. A request of a connection that was replaced is refused: two duetd must not
-// interleave grants.
-func (s *Server) answer(c *session, m *message) *message {
+// interleave grants. A reply that takes longer is given later, so that a grant never waits behind it.
+func (s *Server) answer(c *session, m *message) (reply *message, later <-chan []string) {
 	s.serving.Lock()
 	defer s.serving.Unlock()
-	reply := &message{ID: m.ID}
+	reply = &message{ID: m.ID}
 	s.mu.Lock()
 	current := s.current == c
 	s.mu.Unlock()
 	if !current {
 		reply.Error = "another client took over"
-		return reply
+		return reply, nil
 	}
-	if err := s.do(m, reply); err != nil {
+	var err error
+	if m.Op == opDrain {
+		later, err = s.handler.Drain(m.Volumes)
+	} else {
+		err = s.do(m, reply)
+	}
+	if err != nil {
 		reply.Error = err.Error()
+		return reply, nil
 	}
-	return reply
+	return reply, later
 }
 
 func (s *Server) do(m, reply *message) error {

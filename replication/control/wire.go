@@ -21,6 +21,7 @@ const (
 	opGrant     = "grant"
 	opRevoke    = "revoke"
 	opCopy      = "copy"
+	opDrain     = "drain"
 	opStatus    = "status"
 )
 
@@ -29,13 +30,14 @@ type message struct {
 	Version  int    `json:"version,omitempty"`  // greeting
 	Instance string `json:"instance,omitempty"` // greeting
 
-	ID      uint64  `json:"id,omitempty"` // request and its reply
-	Op      string  `json:"op,omitempty"`
-	Config  *Config `json:"config,omitempty"`
-	Grant   *Grant  `json:"grant,omitempty"`
-	Session uint64  `json:"session,omitempty"`
-	Error   string  `json:"error,omitempty"`
-	Status  *Status `json:"status,omitempty"`
+	ID      uint64   `json:"id,omitempty"` // request and its reply
+	Op      string   `json:"op,omitempty"`
+	Config  *Config  `json:"config,omitempty"`
+	Grant   *Grant   `json:"grant,omitempty"`
+	Session uint64   `json:"session,omitempty"`
+	Volumes []string `json:"volumes,omitempty"` // of a drain, and of its reply
+	Error   string   `json:"error,omitempty"`
+	Status  *Status  `json:"status,omitempty"`
 
 	Event *Event `json:"event,omitempty"`
 }

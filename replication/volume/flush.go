@@ -17,16 +17,11 @@ type flushBatch struct {
 // Flush returns when every leg that counts has synced what was acknowledged, on any connection, before it was
 // called. One sync runs and one waits; flushes that come meanwhile share the waiting one.
 func (v *Volume) Flush(ctx context.Context) error {
-	b, err := v.joinFlush()
-	if err != nil {
+	if err := v.await(ctx, stage.Admits); err != nil {
 		return err
 	}
-	select {
-	case <-b.done:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-v.ctx.Done():
-		return ErrClosed
+	if err := v.syncAll(ctx); err != nil {
+		return err
 	}
 	// The sync is true for ever, but the right to say so may have ended.
 	if err := v.await(ctx, stage.Replies); err != nil {
@@ -34,6 +29,22 @@ func (v *Volume) Flush(ctx context.Context) error {
 	}
 	v.count.flushes.Add(1)
 	return nil
+}
+
+// syncAll returns when the legs that count have synced what was acknowledged before.
+func (v *Volume) syncAll(ctx context.Context) error {
+	b, err := v.joinFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-b.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-v.ctx.Done():
+		return ErrClosed
+	}
 }
 
 func (v *Volume) joinFlush() (*flushBatch, error) {

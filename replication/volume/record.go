@@ -249,7 +249,7 @@ func (v *Volume) Status() control.VolumeStatus {
 	defer v.mu.Unlock()
 	st := control.VolumeStatus{
 		ID: v.ID.String(), Name: v.Name, SizeBytes: v.size,
-		Stage:    stage.Of(v.facts).String(),
+		Stage:    v.stageWord(),
 		LegState: "missing",
 		HeldOps:  int(v.count.held.Load()),
 		Reads:    v.count.reads.Load(), Writes: v.count.writes.Load(), Flushes: v.count.flushes.Load(),

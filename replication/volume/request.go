@@ -60,7 +60,7 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	for {
-		if err := v.await(ctx, stage.Reads); err != nil {
+		if err := v.await(ctx, stage.AdmitsReads); err != nil {
 			return err
 		}
 		c, err := v.locks.lock(ctx, off/Block, int64(len(p))/Block, false)
@@ -116,7 +116,7 @@ func (v *Volume) Trim(_ context.Context, off, n int64) error { return v.inRange(
 // run carries a request to its reply, or to the end of its client.
 func (v *Volume) run(ctx context.Context, q *request) error {
 	for {
-		if err := v.await(ctx, stage.Writes); err != nil {
+		if err := v.await(ctx, stage.Admits); err != nil {
 			return err
 		}
 		c, err := v.locks.lock(ctx, q.first(), q.blocks(), true)
@@ -187,7 +187,7 @@ func (v *Volume) carry(ctx context.Context, q *request) verdict {
 func (v *Volume) begin(q *request) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.closed || !stage.Writes(v.facts) || !v.live() {
+	if v.closed || !stage.Admits(v.facts) || !v.live() {
 		return false
 	}
 	v.active[q] = struct{}{}

@@ -126,7 +126,8 @@ type Volume struct {
 	clean     bool         // this leg's divergence is known (handshake.Leg.Clean)
 	rebooted  bool
 	excluding bool
-	pledged   bool // the copy is finished and may have been reported: nothing alone before the stage of the grant changes
+	drains    uint64 // number of the last drain
+	pledged   bool   // the copy is finished and may have been reported: nothing alone before the stage of the grant changes
 	copying   *source
 	sink      *sink
 	flushing  *flushBatch
@@ -255,6 +256,9 @@ func (v *Volume) Grant(r Right, deadline int64) {
 	v.right = r
 	if !sameStage(r, old) {
 		v.pledged = false
+	}
+	if !sameStage(r, old) || r.Owner != old.Owner {
+		v.endDrain()
 	}
 	f := &v.facts
 	f.Mode, f.Owner = r.Mode, r.Owner == v.Self

@@ -399,6 +399,15 @@ var faults = []struct {
 			h.other().start()
 		})
 	}},
+	{"moved", func(h *history) { h.move() }},
+	{"owner's daemon killed during a drain", func(h *history) {
+		if _, err := h.own().m.Drain([]string{testVolume}); err != nil {
+			h.t.Fatal(err)
+		}
+		h.own().crash()
+		h.own().start()
+		h.regrant(h.own())
+	}},
 	{"source's daemon killed during the copy", func(h *history) {
 		h.freeze(h.other())
 		h.alone()

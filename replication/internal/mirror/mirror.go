@@ -77,6 +77,8 @@ type Mirror struct {
 	peers      map[uint32]*entry // by the peer's handle
 	faults     []control.Fault
 	copy       copyState
+	endWait    context.CancelFunc // of the last drain
+	drainLimit time.Duration
 	closed     bool
 }
 
@@ -101,7 +103,7 @@ func New(o Options) *Mirror {
 		o.Clock = volume.Boottime
 	}
 	m := &Mirror{
-		grace: stopGrace, opts: o, ctx: ctx, stop: stop, events: make(chan control.Event, 1024),
+		grace: stopGrace, drainLimit: control.DrainLimit, opts: o, ctx: ctx, stop: stop, events: make(chan control.Event, 1024),
 		volumes: map[string]*entry{}, names: map[string]*entry{}, peers: map[uint32]*entry{},
 		appeared: make(chan struct{}),
 	}

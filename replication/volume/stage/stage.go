@@ -52,6 +52,16 @@ const (
 	Holding // for the proof, and after it until the next grant
 )
 
+// Drain is how far the volume is with being handed over (protocol.md R22).
+type Drain uint8
+
+// The steps of a drain.
+const (
+	NoDrain  Drain = iota
+	Draining       // new requests are held, those under way end
+	Drained        // nothing is under way, and both legs have synced what was acknowledged
+)
+
 // Facts are everything a stage depends on.
 type Facts struct {
 	Ready    bool // the leg is open
@@ -65,6 +75,7 @@ type Facts struct {
 	Sound    bool // this leg's data may be read: it was served or equal in this life of the daemon
 	Role     Role
 	Phase    Phase
+	Drain    Drain
 }
 
 // Of is the stage.
@@ -132,8 +143,8 @@ func solo(f Facts) Stage {
 	return Alone
 }
 
-// Writes says that new writes and flushes may be issued.
-func Writes(f Facts) bool {
+// serves says that the stage lets the owner's writes reach every leg that counts.
+func serves(f Facts) bool {
 	switch Of(f) {
 	case Paired, Alone, Exchanging, Catching:
 		return f.Owner
@@ -142,18 +153,29 @@ func Writes(f Facts) bool {
 	return false
 }
 
-// Replies says that a write which is complete may be acknowledged. Preparing lets those in flight end.
+// Admits says that a new write or flush may begin.
+func Admits(f Facts) bool { return Writes(f) && f.Drain == NoDrain }
+
+// Writes says that writes and flushes may be issued: new ones, and again those whose end is not known. A drain waits
+// for the latter, so only its end stops them.
+func Writes(f Facts) bool { return serves(f) && f.Drain != Drained }
+
+// Replies says that a write or flush which is complete may be acknowledged. Preparing lets those in flight end.
 func Replies(f Facts) bool {
-	if Writes(f) {
+	if serves(f) {
 		return true
 	}
 	return f.Owner && f.Mode == control.Solo && Of(f) == Preparing
 }
 
+// AdmitsReads says that a new read may begin.
+func AdmitsReads(f Facts) bool { return Reads(f) && f.Drain == NoDrain }
+
 // Reads says that this leg may answer reads. While frozen, or while the lane is away, an owner whose leg is
-// sound goes on reading: nobody else can own the volume before the deadline (replication.md section 7).
+// sound goes on reading: nobody else can own the volume before the deadline (replication.md section 7). After a drain
+// the other node may own it before this one is told.
 func Reads(f Facts) bool {
-	if !f.Owner || !f.Ready || f.Failed || !f.Self {
+	if !f.Owner || !f.Ready || f.Failed || !f.Self || f.Drain == Drained {
 		return false
 	}
 	switch f.Mode {
@@ -182,9 +204,10 @@ func KeepsLocks(f Facts) bool {
 	return false
 }
 
-// TakesWrites says that replicated writes of the owner may be applied to this leg.
+// TakesWrites says that replicated writes of the owner may be applied to this leg. After a drain the other node may be
+// the owner already: the giver is durable first, and its own grant comes last (protocol.md R22).
 func TakesWrites(f Facts) bool {
-	if f.Owner && f.Mode == control.Paired {
+	if f.Owner && f.Mode == control.Paired && f.Drain != Drained {
 		return false
 	}
 	switch Of(f) {

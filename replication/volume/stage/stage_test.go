@@ -14,10 +14,12 @@ func every(f func(Facts)) {
 			for phase := Exchange; phase <= Holding; phase++ {
 				for bits := range 1 << 8 {
 					b := func(i int) bool { return flags[bits>>i&1] }
-					f(Facts{
-						Ready: b(0), Failed: b(1), Owner: b(2), Self: b(3), Peer: b(4), InStep: b(5), Excluded: b(6), Sound: b(7),
-						Mode: mode, Role: role, Phase: phase,
-					})
+					for drain := NoDrain; drain <= Drained; drain++ {
+						f(Facts{
+							Ready: b(0), Failed: b(1), Owner: b(2), Self: b(3), Peer: b(4), InStep: b(5), Excluded: b(6), Sound: b(7),
+							Mode: mode, Role: role, Phase: phase, Drain: drain,
+						})
+					}
 				}
 			}
 		}
@@ -48,8 +50,14 @@ func TestRules(t *testing.T) {
 			fail("reads of a leg that was never known to be right")
 		case Reads(f) && f.Mode == control.Paired && f.Role != NoCopy && !f.InStep:
 			fail("reads while the legs are made equal (P3)")
-		case TakesWrites(f) && f.Owner && f.Mode == control.Paired:
+		case TakesWrites(f) && f.Owner && f.Mode == control.Paired && f.Drain != Drained:
 			fail("the owner takes writes of the other node")
+		case (Admits(f) || AdmitsReads(f)) && f.Drain != NoDrain:
+			fail("a request begins during a drain (R22)")
+		case Admits(f) && !Writes(f) || AdmitsReads(f) && !Reads(f):
+			fail("begun but never done")
+		case (Writes(f) || Reads(f)) && f.Drain == Drained:
+			fail("the old owner goes on after its drain (R22)")
 		case TakesWrites(f) && Writes(f):
 			fail("both nodes write")
 		case f.Failed && (Writes(f) || Reads(f)):
