@@ -19,12 +19,16 @@ type Entry struct {
 	Changed bool             // the state after it differs from the one before
 	Acted   bool             // it had effects
 	Died    bool             // Step panicked; nothing else is known
-	State   Digest           // of the state after it, if Changed
-	Effects Digest           // of the effects, if Acted
+	State   Digest           // of the state after it, if Changed; of a beat: of both, two bytes, if Changed or Acted
+	Effects Digest           // of the effects, if Acted and no beat
 }
 
 // Digest is the beginning of a SHA-256: enough to tell a difference, of which a real one shows in many entries.
 type Digest [4]byte
+
+// beatDigest is how much of it a beat has. Beats are nearly all of a recording, and a state that differs after one of
+// them differs after the next as well.
+const beatDigest = 2
 
 // Reason says why a whole state was written.
 type Reason uint8
@@ -116,11 +120,17 @@ func (u *run) appendInput(b []byte, e *Entry, usesFresh bool) ([]byte, error) {
 	if err := u.write(&w, reflect.ValueOf(&e.Input.Event).Elem()); err != nil {
 		return nil, err
 	}
-	if e.Changed {
-		w.b = append(w.b, e.State[:]...)
-	}
-	if e.Acted {
-		w.b = append(w.b, e.Effects[:]...)
+	switch {
+	case isBeat(e.Input.Event) && (e.Changed || e.Acted):
+		w.b = append(w.b, e.State[:beatDigest]...)
+	case isBeat(e.Input.Event):
+	default:
+		if e.Changed {
+			w.b = append(w.b, e.State[:]...)
+		}
+		if e.Acted {
+			w.b = append(w.b, e.Effects[:]...)
+		}
 	}
 	return w.b, nil
 }
@@ -248,11 +258,18 @@ func (u *run) input(r *reader, e *Entry, flags byte) {
 		e.Input.Fresh = membership.Nonce(r.nonce())
 	}
 	u.read(r, reflect.ValueOf(&e.Input.Event).Elem())
-	if e.Changed {
-		e.State = Digest(r.take(len(e.State)))
-	}
-	if e.Acted {
-		e.Effects = Digest(r.take(len(e.Effects)))
+	switch {
+	case r.bad:
+	case isBeat(e.Input.Event) && (e.Changed || e.Acted):
+		copy(e.State[:], r.take(beatDigest))
+	case isBeat(e.Input.Event):
+	default:
+		if e.Changed {
+			e.State = Digest(r.take(len(e.State)))
+		}
+		if e.Acted {
+			e.Effects = Digest(r.take(len(e.Effects)))
+		}
 	}
 }
 
@@ -294,6 +311,24 @@ func outcomeOf(after membership.State, effects []membership.Effect) (outcome, er
 	return o, err
 }
 
+// digests of an outcome, as an entry has them.
+func (o *outcome) digests(e *Entry) (state, done Digest) {
+	if isBeat(e.Input.Event) {
+		if e.Changed || e.Acted {
+			both := digest(append(append([]byte{}, o.state...), o.actions...))
+			copy(state[:], both[:beatDigest])
+		}
+		return state, done
+	}
+	if e.Changed {
+		state = digest(o.state)
+	}
+	if e.Acted {
+		done = digest(o.actions)
+	}
+	return state, done
+}
+
 // entryOf describes a decision; usesFresh says whether the random number of the input mattered: then it has to be kept,
 // and eight random bytes an input are most of a recording.
 func entryOf(before *membership.State, in membership.Input, o *outcome, died bool) (e Entry, usesFresh bool, err error) {
@@ -301,12 +336,7 @@ func entryOf(before *membership.State, in membership.Input, o *outcome, died boo
 		return Entry{Input: in, Died: true}, true, nil
 	}
 	e = Entry{Input: in, Changed: *before != o.after, Acted: len(o.effects) > 0}
-	if e.Changed {
-		e.State = digest(o.state)
-	}
-	if e.Acted {
-		e.Effects = digest(o.actions)
-	}
+	e.State, e.Effects = o.digests(&e)
 	if !e.Changed && !e.Acted || in.Fresh == unusedFresh {
 		return e, false, nil
 	}

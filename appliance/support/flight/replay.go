@@ -229,15 +229,19 @@ func (p *player) compare(m *Moment, after membership.State, done []membership.Ef
 	if err != nil {
 		return err.Error()
 	}
+	what := EventWords(m.Input.Event)
+	state, actions := o.digests(&m.Entry)
 	switch {
 	case m.Changed != (after != p.state):
-		return fmt.Sprintf("%s: recorded a change of the state: %t; replay: %t", EventWords(m.Input.Event), m.Changed, after != p.state)
-	case m.Changed && digest(o.state) != m.State:
-		return fmt.Sprintf("%s: state after it is %x, recorded %x", EventWords(m.Input.Event), digest(o.state), m.State)
+		return fmt.Sprintf("%s: recorded a change of the state: %t; replay: %t", what, m.Changed, after != p.state)
 	case m.Acted != (len(done) > 0):
-		return fmt.Sprintf("%s: recorded effects: %t; replay: %s", EventWords(m.Input.Event), m.Acted, EffectsWords(done))
-	case m.Acted && digest(o.actions) != m.Effects:
-		return fmt.Sprintf("%s: effects are %x, recorded %x; replay: %s", EventWords(m.Input.Event), digest(o.actions), m.Effects, EffectsWords(done))
+		return fmt.Sprintf("%s: recorded effects: %t; replay: %s", what, m.Acted, EffectsWords(done))
+	case state != m.State && isBeat(m.Input.Event):
+		return fmt.Sprintf("%s: state and effects are %x, recorded %x; replay: %s", what, state[:beatDigest], m.State[:beatDigest], EffectsWords(done))
+	case state != m.State:
+		return fmt.Sprintf("%s: state after it is %x, recorded %x", what, state, m.State)
+	case actions != m.Effects:
+		return fmt.Sprintf("%s: effects are %x, recorded %x; replay: %s", what, actions, m.Effects, EffectsWords(done))
 	}
 	return ""
 }

@@ -76,7 +76,7 @@ var ThisSchema = fingerprint()
 
 func fingerprint() Schema {
 	d := describer{seen: map[reflect.Type]bool{}}
-	fmt.Fprintf(&d.out, "flight %d\n", formatVersion)
+	fmt.Fprintf(&d.out, "flight %d, digests of %d and %d\n", formatVersion, len(Digest{}), beatDigest)
 	d.describe(reflect.TypeFor[membership.State]())
 	for _, r := range []*registry{events, messages, effects} {
 		for _, t := range r.types {

@@ -182,6 +182,12 @@ func TestRoundTrip(t *testing.T) {
 			if e.Acted {
 				e.Effects = Digest{4, 5, 6, 7}
 			}
+			if isBeat(e.Input.Event) {
+				e.State, e.Effects = Digest{}, Digest{}
+				if e.Changed || e.Acted {
+					e.State = Digest{1, byte(round)}
+				}
+			}
 			b, err := write.appendInput(nil, &e, true)
 			if err != nil {
 				t.Fatal(err)
