@@ -77,7 +77,7 @@ func (m *Mirror) forgetRecords() {
 	m.peers = map[uint32]*entry{}
 	for _, e := range m.volumes {
 		e.mine, e.theirs = nil, nil
-		e.proposed, e.decided = false, false
+		e.proposed, e.decided, e.again = false, false, false
 		e.told = ""
 	}
 	m.copy.restart()
@@ -135,7 +135,7 @@ func (m *Mirror) tell(e *entry) {
 		return
 	}
 	r := &record{Volume: e.id, Handle: e.handle, Mode: m.grant.Mode, Leg: leg}
-	if r.same(e.mine) {
+	if r.same(e.mine) && !e.again {
 		return
 	}
 	if leg.State != handshake.Failed && !e.vol.Armed() {
@@ -145,7 +145,7 @@ func (m *Mirror) tell(e *entry) {
 	}
 	e.round++
 	r.Round = e.round
-	e.mine, e.proposed = r, false
+	e.mine, e.proposed, e.again = r, false, false
 	m.post(link.Leg, 0, r)
 }
 
@@ -301,9 +301,11 @@ func (m *Mirror) heardDecision(d decision, answer bool) error {
 	still := ok && (&record{Mode: m.grant.Mode, Leg: fresh}).same(e.mine)
 	d.Agreed = still && !e.decided && e.mine.Round == d.RoundB && e.theirs.Round == d.RoundA && own.Equal(d.Decision)
 	if !d.Agreed {
-		m.opts.Log.Info("decision is stale", "volume", e.id, "row", d.Decision.Row, "own", own.Row)
+		m.opts.Log.Debug("decision is stale", "volume", e.id, "row", d.Decision.Row, "own", own.Row)
 		m.post(link.Decide, link.Last, d)
-		e.mine = nil // tell again, whatever it says: node a waits for it
+		// Node a waits for a record only if it decided on the newest ones. Of older ones the newer is on its way, and what a
+		// decides on that must not be made stale by yet another: two such decisions in flight would chase each other for ever.
+		e.again = e.again || e.mine.Round == d.RoundB && e.theirs.Round == d.RoundA
 		m.tell(e)
 		return nil
 	}
@@ -317,7 +319,9 @@ func (m *Mirror) heardAnswer(e *entry, d decision) error {
 		return fmt.Errorf("%w: answer to no decision", link.ErrFrame)
 	}
 	if !d.Agreed {
-		e.proposed = false
+		if e.mine.Round == d.RoundA && e.theirs.Round == d.RoundB { // else it is about an older proposal
+			e.proposed = false
+		}
 		m.tell(e)
 		return nil
 	}

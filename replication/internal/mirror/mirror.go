@@ -91,6 +91,7 @@ type entry struct {
 	mine, theirs *record // last sent, last received
 	round        uint64
 	arming       bool
+	again        bool // the record is told once more, whatever it says
 	proposed     bool
 	decided      bool
 	told         string // last refusal reported, to report it once
