@@ -135,5 +135,8 @@ func cell(v *float64) string {
 	if v == nil {
 		return ""
 	}
+	if *v < 0.1 {
+		return "< 0.1 s"
+	}
 	return fmt.Sprintf("%.1f s", *v)
 }
