@@ -186,3 +186,47 @@ func FuzzPublished(f *testing.F) {
 		}
 	})
 }
+
+// A new version of the document makes a new fencer only if it changes something about fencing: what is known of devices
+// and of commands under way goes on.
+func TestFencerOutlivesDocuments(t *testing.T) {
+	n := newPlant(t).booted()
+	doc := site.Document{PDU: &site.PDU{Address: "127.0.0.1:9", Product: "netio"}}
+	doc.Nodes.A.BMC = &site.BMC{Address: "127.0.0.1:8", User: "u", Password: "p", GUID: "00"}
+	doc.Nodes.B.BMC = &site.BMC{Address: "127.0.0.1:9", User: "u", Password: "p"}
+	doc.Nodes.B.Outlets = []site.Outlet{{Outlet: 3}, {Outlet: 4}}
+	place := func() (*fencer, bool) {
+		t.Helper()
+		f, fresh, err := n.fencerFor(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fresh {
+			t.Cleanup(func() { f.close() })
+		}
+		n.mu.Lock()
+		n.fencer = f
+		n.mu.Unlock()
+		return f, fresh
+	}
+	t.Cleanup(func() { n.mu.Lock(); defer n.mu.Unlock(); n.fencer = nil })
+	first, fresh := place()
+	if !fresh {
+		t.Fatal("there was none")
+	}
+	doc.Version, doc.Name, doc.Volumes = 2, "other", []site.Volume{{Name: "data"}}
+	if f, fresh := place(); fresh || f != first {
+		t.Error("a new fencer for an unchanged part")
+	}
+	for name, change := range map[string]func(){
+		"password":   func() { doc.Nodes.B.BMC = &site.BMC{Address: "127.0.0.1:9", User: "u", Password: "q"} },
+		"outlets":    func() { doc.Nodes.B.Outlets = []site.Outlet{{Outlet: 5}} },
+		"own system": func() { doc.Nodes.A.BMC = &site.BMC{Address: "127.0.0.1:8", User: "u", Password: "p", GUID: "01"} },
+		"strict":     func() { doc.Fencing = &site.Fencing{Strict: true} },
+	} {
+		change()
+		if _, fresh := place(); !fresh {
+			t.Errorf("%s: the old fencer goes on", name)
+		}
+	}
+}

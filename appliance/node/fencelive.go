@@ -35,6 +35,11 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(stri
 	if err := n.setup.awaitLegs(ctx, func(string) {}); err != nil {
 		return fmt.Errorf("node %s did not come back after its test: %w", peer, err)
 	}
+	defer func() {
+		if w := f.proof.watch; w != nil {
+			w.Soon() // what was just proven is shown so
+		}
+	}()
 	return n.changeRuntime(func(r *site.Runtime) {
 		r.BMCProven[peer] = r.BMCProven[peer] || result.BMCProven
 		r.OutletsProven[peer] = r.OutletsProven[peer] || result.OutletsProven

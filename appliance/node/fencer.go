@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync/atomic"
 
@@ -18,11 +19,11 @@ import (
 // fencer turns the peer off and on, and proves that it could. While a live test runs, the core's orders get no evidence:
 // the test switches the same outlets, and two orders at once would shoot a node that is just being given its power back.
 type fencer struct {
-	doc  site.Document
 	self membership.Node
 	log  *slog.Logger
 	told *faults
 	held atomic.Bool
+	own  string // system GUID of this node's BMC
 
 	target  fence.Target
 	runner  *fence.Runner // nil: no way to fence
@@ -32,21 +33,52 @@ type fencer struct {
 }
 
 func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *faults, log *slog.Logger) (*fencer, error) {
-	f := &fencer{doc: doc, self: self, told: told, log: log.With("subsystem", "fence")}
+	f := &fencer{self: self, told: told, log: log.With("subsystem", "fence"), own: ownGUID(doc, self)}
 	f.target = target(doc, self.Peer(), r)
 	if f.target.BMC == nil && f.target.PDU == nil {
 		return f, nil
 	}
-	own := ""
-	if b := f.doc.Node(f.self.String()).BMC; b != nil {
-		own = b.GUID
-	}
-	runner, err := fence.New(fence.Config{Target: f.target, OwnGUID: own, Log: f.log})
+	runner, err := fence.New(fence.Config{Target: f.target, OwnGUID: f.own, Log: f.log})
 	if err != nil {
 		return nil, fmt.Errorf("ways to fence node %v: %w", self.Peer(), err)
 	}
 	f.runner = runner
 	return f, nil
+}
+
+func ownGUID(doc site.Document, self membership.Node) string {
+	if b := doc.Node(self.String()).BMC; b != nil {
+		return b.GUID
+	}
+	return ""
+}
+
+// fencerFor is the fencer of a document: the present one, if nothing about fencing changed. It knows of commands that may
+// still be carried out, and of proofs, which a new one would have to find anew.
+func (n *Node) fencerFor(doc site.Document) (f *fencer, fresh bool, err error) {
+	old := n.fencerNow()
+	if old != nil && old.own == ownGUID(doc, n.self) && reflect.DeepEqual(old.wiring(), target(doc, n.peer(), site.Runtime{})) {
+		return old, false, nil
+	}
+	f, err = newFencer(doc, n.self, n.store.Runtime(), n.faults, n.log)
+	return f, true, err
+}
+
+// wiring is the target without what live tests learned.
+func (f *fencer) wiring() fence.Target {
+	t := f.target
+	t.OutletsProven, t.Load = false, fence.LearnedLoad{}
+	if t.BMC != nil {
+		b := *t.BMC
+		b.Firmware = ""
+		t.BMC = &b
+	}
+	if t.PDU != nil {
+		p := *t.PDU
+		p.Identity = ""
+		t.PDU = &p
+	}
+	return t
 }
 
 // target is what the documents say of a node's power.

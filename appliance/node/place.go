@@ -58,8 +58,8 @@ func (n *Node) closeDevices() {
 		_ = n.former.Close()
 		n.former = nil
 	}
-	if n.fencer != nil {
-		_ = n.fencer.close()
+	if f := n.fencer; f != nil {
+		n.tasks.Go(func() { _ = f.close() }) // a mute device may hold it for seconds, and the driver may not wait
 		n.fencer = nil
 	}
 }
@@ -83,15 +83,20 @@ func (n *Node) placeIn(doc site.Document, id membership.ID) (pair.Site, error) {
 	if err != nil {
 		return pair.Site{}, err
 	}
-	f, err := newFencer(doc, n.self, n.store.Runtime(), n.faults, n.log)
+	f, fresh, err := n.fencerFor(doc)
 	if err != nil {
 		return pair.Site{}, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !fresh {
+		n.fencer = nil // it goes on
+	}
 	n.closeDevices()
 	n.doc, n.witness, n.former, n.fencer = &doc, w, former, f
-	n.beginFencing(f)
+	if fresh {
+		n.beginFencing(f)
+	}
 	if w != nil {
 		out.Witness = &votes{now: w, former: former}
 	}
