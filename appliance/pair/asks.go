@@ -22,6 +22,7 @@ const (
 type asks struct {
 	witness     map[membership.WitnessOp]*attempt // the newest of each operation
 	fenceCancel context.CancelFunc
+	drain       *draining // the newest
 	powering    bool
 }
 

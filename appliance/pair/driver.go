@@ -235,7 +235,9 @@ func (d *Driver) awaitMirror(ctx context.Context) error {
 func (d *Driver) begin() error {
 	if d.resumed {
 		d.log.Info("going on from the snapshot", "mode", d.state.Mode.String(), "epoch", d.state.Rec.Ep)
-		return d.step(membership.Resume{})
+		err := d.step(membership.Resume{})
+		d.drain(0) // of the process before: the core has forgotten it, also when its release was not carried out
+		return err
 	}
 	return d.step(membership.Boot{Record: d.state.Rec})
 }

@@ -34,6 +34,8 @@ func (d *Driver) perform(e membership.Effect) error {
 		d.pushWitness(e)
 	case membership.CreateRegister:
 		d.createRegister(e)
+	case membership.Drain:
+		d.drain(e.Resources)
 	case membership.Start:
 		d.trail.note("start", fmt.Sprintf("resource %d, epoch %d", e.Resource, e.Epoch))
 		d.cfg.Workloads.Start(e.Resource, e.Epoch)

@@ -135,7 +135,12 @@ func (m *mirrord) bringUp(ctx context.Context, c *control.Client) error {
 		return c.Revoke(ctx)
 	}
 	m.grant.Sequence = m.next()
-	return c.Grant(ctx, m.grant)
+	if err := c.Grant(ctx, m.grant); err != nil {
+		return err
+	}
+	// A drain of the connection before has failed with it; its hold would outlive it if the process is the same.
+	_, err := c.Drain(ctx, nil)
+	return err
 }
 
 // next grows over restarts of duetd too: it begins at the snapshot's, or at the clock of this boot.
@@ -210,7 +215,7 @@ func (m *mirrord) kill() error {
 func (m *mirrord) copyLegs(ctx context.Context, session uint64) error {
 	c := m.current()
 	if c == nil {
-		return errors.New("duet-mirrord is not there")
+		return errMirrorGone
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
