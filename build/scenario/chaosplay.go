@@ -27,8 +27,9 @@ type ChaosReport struct {
 	IOErrors    int            `json:"io_errors"`
 	DoubleRunMS float64        `json:"double_run_ms"`
 	LegsDiffer  int            `json:"legs_differ"`
-	Stuck       int            `json:"stuck"`       // did not become whole again, with all hardware whole
-	Unexplained int            `json:"unexplained"` // held I/O without saying for whom it waits
+	Stuck       int            `json:"stuck"`           // did not become whole again, with all hardware whole
+	Unexplained int            `json:"unexplained"`     // held I/O without saying for whom it waits
+	Replayed    int            `json:"replayed_inputs"` // by the flight recorders of both nodes, at the end
 	Failures    []string       `json:"failures"`
 	Leftovers   int            `json:"leftovers"`
 	MeanSeconds float64        `json:"mean_s"`
@@ -94,7 +95,22 @@ func (g *Stage) Chaos(ctx context.Context, schedule []ChaosEpisode, budget time.
 			return err
 		}
 	}
-	return nil
+	return g.replayed(ctx, r)
+}
+
+// replayed asks the flight recorders of the site that is there at the end whether the core decides again what it decided.
+func (g *Stage) replayed(ctx context.Context, r *ChaosReport) error {
+	if g.site == nil || r.Episodes == 0 {
+		return nil
+	}
+	rings, err := g.site.FlightRings(ctx)
+	for _, sum := range rings {
+		r.Replayed += int(sum.Inputs)
+	}
+	if err != nil {
+		r.Failures = append(r.Failures, err.Error())
+	}
+	return ctx.Err()
 }
 
 func (r *ChaosReport) count(e ChaosEpisode) {

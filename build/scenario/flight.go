@@ -35,8 +35,8 @@ func (s *Site) FlightRings(ctx context.Context) (map[string]flight.Summary, erro
 		s.Say("  flight recorder of node %s: %d inputs, %d starts, %d boots, %d differences, ends %s at epoch %d", node, sum.Inputs,
 			sum.Starts, sum.Boots, sum.Differences, sum.EndMode, sum.EndEpoch)
 		if failed != nil || !sum.Equal || sum.Violations > 0 || sum.Lost > 0 || len(sum.Refused) > 0 {
-			wrong = append(wrong, fmt.Errorf("flight recorder of node %s (%v): %s %s, %d lost, refused %v", node, failed, sum.Difference,
-				sum.Violation, sum.Lost, sum.Refused))
+			wrong = append(wrong, errors.Join(fmt.Errorf("flight recorder of node %s: %s %s, %d lost, refused %v", node, sum.Difference,
+				sum.Violation, sum.Lost, sum.Refused), failed))
 		}
 	}
 	return rings, errors.Join(wrong...)
