@@ -141,6 +141,15 @@ func attemptEntry(ev fence.Evidence, order membership.Fence, began moment) ledge
 	return e
 }
 
+// byPerson keeps a person's word, which counts as confirmed (protocol.md R26).
+func (n *Node) byPerson(by, reason string) {
+	at := startOf()
+	ev := fence.ByPerson(fence.Node(n.peer()), uint64(n.driver.View().State.Rec.Ep), fence.Boottime(at.boot), by+": "+reason)
+	e := attemptEntry(ev, membership.Fence{}, at)
+	e.By, e.Means, e.Raw = by, "", ""
+	n.history.add(e)
+}
+
 // FenceHistory is what was done to switch the other node off, newest first.
 func (n *Node) FenceHistory(_ context.Context, limit int) ([]api.FenceEntry, error) {
 	out := []api.FenceEntry{}

@@ -18,8 +18,8 @@ import (
 // directions (protocol.md R21a).
 
 const (
-	publishEvery   = time.Minute // so that ages do not depend on how long ago something changed
-	publishedMax   = 8           // paths; a node has two
+	publishEvery   = 15 * time.Second // also unasked: a duetd that was restarted inside a session knows nothing
+	publishedMax   = 8                // paths; a node has two
 	publishedBytes = 4096
 )
 

@@ -76,11 +76,16 @@ func (n *Node) unlatchJoined() {
 	if len(n.store.Runtime().Latched) == 0 {
 		return
 	}
+	peer := n.peer().String()
+	_, was := n.latchOf(peer)
 	if err := n.changeRuntime(func(r *site.Runtime) { clear(r.Latched) }); err != nil {
 		n.log.Error("latch", "error", err.Error())
 		return
 	}
-	n.driver.Note("unlatched", "it joined")
+	if was {
+		n.driver.Note("unlatched", "it joined")
+		n.history.add(n.latchEntry("unlatch", peer, "it joined", "core"))
+	}
 }
 
 // beginFencing completes a fencer of a site: latches, ledger, standing proof. It is called once for each.

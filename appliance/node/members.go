@@ -46,6 +46,7 @@ func (n *Node) PeerOff(ctx context.Context, by, reason string) error {
 		return err
 	}
 	n.driver.Note("peer-off-by-person", by+": "+reason)
+	n.byPerson(by, reason)
 	return n.keepOff(ctx, by, reason)
 }
 
@@ -56,6 +57,7 @@ func (n *Node) ForceSolo(ctx context.Context, by, reason string) error {
 		return err
 	}
 	n.driver.Note("forced", by+": "+reason)
+	n.byPerson(by, reason)
 	return n.keepOff(ctx, by, reason)
 }
 
