@@ -30,7 +30,9 @@ type sweep struct {
 	peer *peerNode
 	vote *wholeWitness
 	prey *victim
-	lose func(index int, e membership.Effect) bool // of effects that may be lost: this one is
+
+	recorder Recorder                                  // nil: none
+	lose     func(index int, e membership.Effect) bool // of effects that may be lost: this one is
 
 	silence atomic.Bool // the peer is dead for good
 	refuse  atomic.Bool // the next Grant or Revoke is refused
@@ -402,6 +404,9 @@ func (s *sweep) start(act func(index int, e membership.Effect) (die bool)) (d *D
 	s.t.Helper()
 	cfg := s.config(s.path("mirrord.sock"))
 	cfg.Timing = sweepTiming(membership.A)
+	if s.recorder != nil {
+		cfg.Recorder = s.recorder
+	}
 	site := s.site()
 	site.Witness = s.vote
 	cfg.Hooks.Belongs = func(membership.Record) (Site, error) { return site, nil }
