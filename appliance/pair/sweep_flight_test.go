@@ -19,7 +19,7 @@ func TestSweptLivesReplay(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			s := l.world(t)
-			process := func(act func(int, membership.Effect) bool) (err error, died bool) { //nolint:revive // the error of the driver is a result here
+			process := func(act func(int, membership.Effect) bool) (err error, died bool) {
 				r := flight.Start(flight.Config{
 					Dir: dir, Limit: flight.DefaultLimit, BootID: s.boot, Log: slog.New(slog.DiscardHandler),
 					Broken: func(err error) { t.Error(err) }, Mended: func() {},
