@@ -14,6 +14,9 @@ import (
 	"duet/witness/wire"
 )
 
+// lastWords is how long a connection that takes no more is read: what the other side said has arrived with its end.
+const lastWords = time.Second
+
 // line is one open connection. Its fields belong to the keeper; its two goroutines touch only conn and out.
 type line struct {
 	conn    net.Conn
@@ -75,7 +78,8 @@ func (l *line) write() {
 				return
 			}
 			if _, err := l.conn.Write(frame[:]); err != nil {
-				l.conn.Close() // the reader tells the keeper
+				// The reader tells the keeper, and why: a server that refused the key said so before it closed.
+				l.conn.SetReadDeadline(time.Now().Add(lastWords))
 				return
 			}
 		case <-l.ended:

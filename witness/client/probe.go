@@ -51,12 +51,13 @@ func Visit(ctx context.Context, cfg Config) (Probe, error) {
 
 func exchange(conn net.Conn, q wire.Request) (wire.Reply, error) {
 	frame := q.Encode()
-	if _, err := conn.Write(frame[:]); err != nil {
-		return wire.Reply{}, err
+	_, wrote := conn.Write(frame[:])
+	if wrote != nil { // closed by the other side; what it said before is there to read
+		conn.SetReadDeadline(time.Now().Add(lastWords))
 	}
 	var raw [wire.ReplySize]byte
 	if _, err := io.ReadFull(conn, raw[:]); err != nil {
-		return wire.Reply{}, err
+		return wire.Reply{}, errors.Join(err, wrote)
 	}
 	return wire.DecodeReply(raw)
 }

@@ -42,19 +42,23 @@ func (j *journal) String() string {
 
 // witness is one process's place: its memory and what it logged.
 type witness struct {
-	etcd   *etcdtest.Server
+	etcd   []*etcdtest.Server // members of one cluster
 	memory string
 	said   journal
 }
 
-func newWitness(t *testing.T, etcd *etcdtest.Server) *witness {
+func newWitness(t *testing.T, etcd ...*etcdtest.Server) *witness {
 	return &witness{etcd: etcd, memory: filepath.Join(t.TempDir(), "etcd.json")}
 }
 
 func (w *witness) open(t *testing.T, fresh bool) *Store {
 	t.Helper()
+	var endpoints []string
+	for _, member := range w.etcd {
+		endpoints = append(endpoints, member.Endpoint)
+	}
 	s, err := Open(t.Context(), Config{
-		Endpoints: []string{w.etcd.Endpoint}, Memory: w.memory, Machine: [32]byte{1}, NewIdentity: fresh,
+		Endpoints: endpoints, Memory: w.memory, Machine: [32]byte{1}, NewIdentity: fresh,
 		Log: slog.New(slog.NewTextHandler(&w.said, nil)),
 	})
 	if err != nil {
@@ -71,6 +75,7 @@ func push(t *testing.T, s *Store, rid register.ID, ep register.Epoch) error {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	storetest.Run(t, func(t *testing.T) storetest.Medium {
 		c := etcd.Client(t) // a new medium: what the test before left is removed
@@ -92,6 +97,7 @@ func TestConformance(t *testing.T) {
 
 // An etcd that hangs or is down is no answer, never "unknown"; when it is back, everything is as it was.
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	s := newWitness(t, etcd).open(t, false)
 	r := storetest.Create(t, s, storetest.Owner, storetest.Site, 1, storetest.Both(1))
@@ -123,6 +129,7 @@ func TestUnreachable(t *testing.T) {
 
 // A witness that starts before its etcd serves when etcd does.
 func TestEtcdComesLater(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	etcd.Stop()
 	s := newWitness(t, etcd).open(t, false)
@@ -144,6 +151,7 @@ func TestEtcdComesLater(t *testing.T) {
 
 // A restored backup takes acknowledged changes back. The process that runs on notices by the revision.
 func TestRestoredUnderARunningWitness(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	w := newWitness(t, etcd)
 	s := w.open(t, false)
@@ -169,6 +177,7 @@ func TestRestoredUnderARunningWitness(t *testing.T) {
 // The same for a process that starts after the restore, and for one whose backup is from before its last start, with a
 // revision that was raised again meanwhile.
 func TestRestoredBetweenTwoStarts(t *testing.T) {
+	t.Parallel()
 	for _, raised := range []bool{false, true} {
 		etcd := etcdtest.Start(t)
 		w := newWitness(t, etcd)
@@ -209,6 +218,7 @@ func TestRestoredBetweenTwoStarts(t *testing.T) {
 
 // One process ends the generation; the other one, which runs, follows at its next call.
 func TestNewIdentityReachesAll(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	first, second := newWitness(t, etcd), newWitness(t, etcd)
 	s1, s2 := first.open(t, false), second.open(t, false)
@@ -229,6 +239,7 @@ func TestNewIdentityReachesAll(t *testing.T) {
 
 // Starting and stopping, alone or beside others, is no reason for doubt.
 func TestStartsAreNoRestore(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	first, second := newWitness(t, etcd), newWitness(t, etcd)
 	s1 := first.open(t, false)
@@ -267,6 +278,7 @@ func TestStartsAreNoRestore(t *testing.T) {
 
 // What etcd holds may come from another cluster, and the memory from another machine.
 func TestCopies(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	w := newWitness(t, etcd)
 	s := w.open(t, false)
@@ -306,6 +318,7 @@ func TestCopies(t *testing.T) {
 }
 
 func TestCorruptSite(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	s := newWitness(t, etcd).open(t, false)
 	r := storetest.Create(t, s, storetest.Owner, storetest.Site, 1, storetest.Both(1))
@@ -330,6 +343,7 @@ func TestCorruptSite(t *testing.T) {
 }
 
 func TestMemoryFile(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.Start(t)
 	w := newWitness(t, etcd)
 	w.open(t, false)

@@ -136,13 +136,14 @@ func (c command) serve(ctx context.Context, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", c.listen)
-	if err != nil {
-		return fmt.Errorf("%w; is another duet-witness running, or the address of another machine?", err)
-	}
 	door, err := openDoor(c.data)
 	if err != nil {
-		return errors.Join(err, ln.Close())
+		return err
+	}
+	ln, err := net.Listen("tcp", c.listen)
+	if err != nil {
+		err = fmt.Errorf("%w; is another duet-witness running, or the address of another machine?", err)
+		return errors.Join(err, door.ln.Close())
 	}
 	log.Info("serving", "address", ln.Addr().String(), "store", registers.Kind(), "key", pinned.FormatKey(identity.Public().(ed25519.PublicKey)))
 	ctx, stop := context.WithCancel(ctx)

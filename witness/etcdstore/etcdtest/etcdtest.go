@@ -2,7 +2,8 @@
 //
 // It promises that the server is Debian's own program, that it serves when Start returns, and that it dies with the
 // process that started it. Its data is a folder, which tests stop, copy and put back as a person would who restores a
-// backup. It refuses to run without the program: a test that needs etcd fails and names the package.
+// backup. It refuses to run without the program: a test that needs etcd fails and names the package. With
+// -short such tests are skipped.
 package etcdtest
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,12 +24,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// Server is one etcd, a cluster of its own.
+// Server is one etcd, a cluster of its own or a member of one.
 type Server struct {
 	Endpoint string // host:port of clients
 	Dir      string // its data, while it does not run
 	extra    []string
+	name     string
 	peer     string
+	cluster  string // all members, as --initial-cluster
+	beat     []string
 	cmd      *exec.Cmd
 	log      bytes.Buffer
 	logLock  sync.Mutex
@@ -38,19 +43,52 @@ const startLimit = 30 * time.Second // a loaded machine with two cores
 // Start starts an etcd with new data. extra are more arguments; https in "--advertise-client-urls" is the caller's.
 func Start(t *testing.T, extra ...string) *Server {
 	t.Helper()
-	if _, err := exec.LookPath("etcd"); err != nil {
-		t.Fatal("no etcd: apt-get install etcd-server (make deps)")
-	}
-	s := &Server{Endpoint: freeAddress(t), peer: freeAddress(t), Dir: filepath.Join(t.TempDir(), "etcd"), extra: extra}
-	t.Cleanup(func() {
-		s.Stop()
-		if t.Failed() {
-			t.Logf("etcd:\n%s", s.tail())
-		}
-	})
+	s := newServer(t, "one")
+	s.extra, s.cluster = extra, s.member()
+	s.beat = []string{"--heartbeat-interval", "10", "--election-timeout", "100"} // alone, it waits for nobody
 	s.Run(t)
 	return s
 }
+
+// StartCluster starts a cluster of new members.
+func StartCluster(t *testing.T, members int) []*Server {
+	t.Helper()
+	var servers []*Server
+	var cluster []string
+	for i := range members {
+		s := newServer(t, fmt.Sprint("member-", i))
+		s.beat = []string{"--heartbeat-interval", "50", "--election-timeout", "500"} // a fifth of the wait at its defaults
+		servers, cluster = append(servers, s), append(cluster, s.member())
+	}
+	for _, s := range servers {
+		s.cluster = strings.Join(cluster, ",")
+		s.launch(t)
+	}
+	for _, s := range servers {
+		s.waitServing(t)
+	}
+	return servers
+}
+
+func newServer(t *testing.T, name string) *Server {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a real etcd")
+	}
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Fatal("no etcd: apt-get install etcd-server (make deps)")
+	}
+	s := &Server{name: name, Endpoint: freeAddress(t), peer: freeAddress(t), Dir: filepath.Join(t.TempDir(), "etcd")}
+	t.Cleanup(func() {
+		s.Stop()
+		if t.Failed() {
+			t.Logf("etcd %s:\n%s", s.name, s.tail())
+		}
+	})
+	return s
+}
+
+func (s *Server) member() string { return s.name + "=http://" + s.peer }
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
@@ -79,17 +117,22 @@ func (s *Server) tail() string {
 // Run starts the server over its data, and waits until it serves.
 func (s *Server) Run(t *testing.T) {
 	t.Helper()
+	s.launch(t)
+	s.waitServing(t)
+}
+
+func (s *Server) launch(t *testing.T) {
+	t.Helper()
 	scheme := "http://"
 	if len(s.extra) > 0 {
 		scheme = "https://"
 	}
 	args := append([]string{
-		"--name", "one", "--data-dir", s.Dir,
+		"--name", s.name, "--data-dir", s.Dir,
 		"--listen-client-urls", scheme + s.Endpoint, "--advertise-client-urls", scheme + s.Endpoint,
 		"--listen-peer-urls", "http://" + s.peer, "--initial-advertise-peer-urls", "http://" + s.peer,
-		"--initial-cluster", "one=http://" + s.peer,
-		"--heartbeat-interval", "10", "--election-timeout", "100", // alone, it waits for nobody "--log-level", "warn", "--log-outputs", "stderr", "--logger", "zap",
-	}, s.extra...)
+		"--initial-cluster", s.cluster, "--log-level", "warn", "--log-outputs", "stderr", "--logger", "zap",
+	}, append(s.beat, s.extra...)...)
 	s.cmd = exec.CommandContext(t.Context(), "etcd", args...)
 	s.cmd.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64")
 	s.cmd.Stdout, s.cmd.Stderr = s, s
@@ -97,8 +140,13 @@ func (s *Server) Run(t *testing.T) {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// waitServing waits until the server answers; one that wants certificates, until it listens.
+func (s *Server) waitServing(t *testing.T) {
+	t.Helper()
 	s.waitListening(t)
-	if scheme == "https://" {
+	if len(s.extra) > 0 {
 		return
 	}
 	c := s.Client(t)
