@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"duet/appliance/api"
 )
 
 // Every step of every row is understood, every name is its own, and every row either measures or says why not. A case
@@ -113,6 +115,29 @@ func TestMatrixInTree(t *testing.T) {
 	for i, name := range shown {
 		if !slices.ContainsFunc(rows, func(r Row) bool { return r.Name == name && r.Reason == "" }) || slices.Contains(shown[:i], name) {
 			t.Errorf("%s shows row %q, which is unknown, unmeasured or twice", MatrixFile, name)
+		}
+	}
+}
+
+// A freeze by design counts only if the node says that it holds, for whom it waits, and shows the fault.
+func TestSaysWhy(t *testing.T) {
+	good := api.Site{
+		Word: "frozen", WaitsFor: "the witness or node b", Faults: []api.Fault{{Code: "NET-7002"}, {Code: frozenCode}},
+		Sentence: "demo: frozen. I/O is held, nothing is lost. Node a waits for: the witness or node b.",
+	}
+	if !saysWhy(good, "the witness") {
+		t.Error("a good reason did not count")
+	}
+	for name, spoil := range map[string]func(*api.Site){
+		"another word":           func(s *api.Site) { s.Word = "at risk" },
+		"waits for nobody":       func(s *api.Site) { s.WaitsFor = "" },
+		"waits for another":      func(s *api.Site) { s.WaitsFor = "node b" },
+		"the sentence is silent": func(s *api.Site) { s.Sentence = "demo: frozen." },
+		"no fault":               func(s *api.Site) { s.Faults = s.Faults[:1] },
+	} {
+		bad := good
+		if spoil(&bad); saysWhy(bad, "the witness") {
+			t.Errorf("%s: it counted", name)
 		}
 	}
 }
