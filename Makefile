@@ -15,7 +15,7 @@ N          ?= 100
 SEED       ?= 0
 NAME       ?= demo
 
-.PHONY: help deps binaries run demo soak liveness chaos test check race fuzz explore lint clean bench-witness witness-binaries
+.PHONY: help deps binaries run demo soak liveness chaos test check race fuzz explore explore-long lint clean bench-witness witness-binaries
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,17 @@ race: ## quick tests under the race detector
 fuzz: ## every fuzz target for T each: make fuzz T=10s
 	@$(GO) run ./build/cmd/fuzz -time $(T)
 
-explore: ## check the membership core: small worlds to completion, random walks; one line of JSON
-	@$(GO) run ./build/cmd/explore -budget 60s
+explore: ## check the membership core: small worlds whole, random walks, the mutant gate; one line of JSON
+	@mkdir -p bin
+	@$(GO) build -o bin/explore ./build/cmd/explore
+	@$(GO) build -tags mutants -o bin/explore-mutants ./build/cmd/explore-mutants
+	@bin/explore -budget 60s -gate bin/explore-mutants
+
+explore-long: ## the same for longer: make explore-long T=8h
+	@mkdir -p bin
+	@$(GO) build -o bin/explore ./build/cmd/explore
+	@$(GO) build -tags mutants -o bin/explore-mutants ./build/cmd/explore-mutants
+	@bin/explore -budget $(T) -gate bin/explore-mutants
 
 bench-witness: ## what one witness costs with 10,000 sites (root, two minutes); ends in one line of JSON
 	@mkdir -p bin

@@ -211,5 +211,8 @@ func (p *Params) stepTo(w *World, want uint64) (Action, bool) {
 
 // String is the counterexample for people.
 func (v *Violation) String() string {
+	if v.World == "" { // of a seed
+		return v.Err.Error()
+	}
 	return fmt.Sprintf("world %s: %v\n%s", v.World, v.Err, Trace(Worlds[v.World], v.Path))
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os/exec"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -20,9 +21,11 @@ type Summary struct {
 	Steps       int      `json:"steps"`
 	Seconds     float64  `json:"seconds"`
 	Violations  int      `json:"violations"`
-	Seeds       int      `json:"seeds"`    // replayed
-	Complete    []string `json:"complete"` // worlds visited whole
-	Seed        uint64   `json:"seed"`     // first of the walks
+	Seeds       int      `json:"seeds"` // replayed
+	Mutants     int      `json:"mutants"`
+	Survivors   []string `json:"survivors"` // guards whose mutant no search has caught; each is listed with a reason
+	Complete    []string `json:"complete"`  // worlds visited whole
+	Seed        uint64   `json:"seed"`      // first of the walks
 }
 
 func (s *Summary) add(r Result) {
@@ -49,6 +52,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	budget := flags.Duration("budget", time.Minute, "how long to search; the complete worlds are always finished")
 	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the first walk; the next ones follow")
 	only := flags.String("world", "", "search only this world, by walks and to a depth")
+	gate := flags.String("gate", "", "program that runs the mutant gate (this one, built with the tag mutants)")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -59,6 +63,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	switch p := Worlds[*only]; {
 	case *only == "":
 		run.all()
+		if *gate != "" {
+			run.mutants(*gate)
+		}
 	case p == nil:
 		fmt.Fprintf(stderr, "explore: no world %q; worlds:", *only)
 		for _, list := range [][]*Params{Complete, Deep, Wide} {
@@ -98,6 +105,22 @@ func (r *run) done(res Result) {
 	if v := res.Violation; v != nil {
 		fmt.Fprintf(r.stderr, "VIOLATION (walk seed %d) %v\nactions for testdata/seeds:\n%s", v.Seed, v, v.Actions())
 	}
+}
+
+// mutants runs the gate in a program of its own: no switch exists in the code that is explored here.
+func (r *run) mutants(program string) {
+	cmd := exec.Command(program)
+	cmd.Stderr = r.stderr
+	out, err := cmd.Output()
+	var sum struct {
+		Mutants   int
+		Survivors []string
+	}
+	if bad := json.Unmarshal(out, &sum); err != nil || bad != nil {
+		r.sum.Violations++
+		fmt.Fprintf(r.stderr, "VIOLATION mutant gate: %v\n", errors.Join(err, bad))
+	}
+	r.sum.Mutants, r.sum.Survivors = sum.Mutants, sum.Survivors
 }
 
 // all: seeds, then on one side the worlds breadth-first, on the other the walks.
