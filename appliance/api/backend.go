@@ -12,6 +12,7 @@ import (
 // that is not fresh is given as unknown, not waited for.
 type Backend interface {
 	FenceBackend
+	MoveBackend
 
 	// Site is the whole status. It answers in every mode, also before founding.
 	Site(ctx context.Context) (Site, error)

@@ -60,6 +60,7 @@ func (s *Server) routes(api huma.API) {
 	route(api, http.MethodGet, "/vms/{name}", "vm-show", "One VM", s.vm)
 	route(api, http.MethodPost, "/vms/{name}/start", "vm-start", "Want a VM to run, and start it", s.startVM)
 	route(api, http.MethodPost, "/vms/{name}/stop", "vm-stop", "Want a VM not to run, and end it", s.stopVM)
+	s.moveRoutes(api)
 	s.fenceRoutes(api)
 	route(api, http.MethodGet, "/setup", "setup-show", "How far founding has come", s.setup)
 	route(api, http.MethodPost, "/setup/answer", "setup-answer", "Found the site", s.answer)

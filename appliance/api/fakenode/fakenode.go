@@ -27,13 +27,14 @@ type Node struct {
 	alone   bool
 	fail    error
 	running map[string]bool
+	moved   map[string]bool // to node b
 	hold    chan struct{}
 	latch   *api.Latch
 }
 
 // New makes a founded node of a healthy pair.
 func New() *Node {
-	return &Node{founded: true, running: map[string]bool{"counter": true, "press": true}}
+	return &Node{founded: true, running: map[string]bool{"counter": true, "press": true}, moved: map[string]bool{}}
 }
 
 // Fresh makes it a node without a site.
@@ -140,6 +141,9 @@ func (n *Node) vm(name, owner, disk string) api.VM {
 	if n.running[name] {
 		vm.Desired, vm.State = "running", "running"
 	}
+	if n.moved[name] {
+		vm.Owner = "b"
+	}
 	if n.alone {
 		vm.Owner = "a"
 	}
@@ -158,8 +162,8 @@ func (n *Node) order(name string, run bool) error {
 	if n.fail != nil {
 		return n.fail
 	}
-	if name == "press" && !n.alone {
-		return &api.OtherNodeError{Object: "VM press", Node: "b"}
+	if (name == "press" || n.moved[name]) && !n.alone {
+		return &api.OtherNodeError{Object: "VM " + name, Node: "b"}
 	}
 	n.running[name] = run
 	return nil

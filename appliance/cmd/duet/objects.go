@@ -36,7 +36,8 @@ func (c *cli) vm() *cobra.Command {
 		}, acted),
 		show(c, "stop NAME", "End a VM at once, and keep it stopped", 1, func(ctx context.Context, a *api.Client, args []string) (api.Acted, error) {
 			return a.StopVM(ctx, args[0])
-		}, acted))
+		}, acted),
+		c.move())
 }
 
 func vmTable(w io.Writer, vms []api.VM) {

@@ -1,0 +1,42 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"duet/appliance/event"
+	"duet/appliance/membership"
+)
+
+// MoveVM hands a VM and its volumes to the other node (protocol.md R22): it is killed here, what it wrote is finished on
+// both legs, the ownership goes over, and the other node starts it if it is wanted. Wanted is one fact for the whole
+// site, so a VM that a person has stopped stays stopped there. The guest is not asked: for it, this is a power cut.
+func (n *Node) MoveVM(ctx context.Context, name string) error {
+	vm, err := n.orderable(name)
+	if err != nil {
+		return err
+	}
+	id := membership.ResourceID(vm.Slot) //nolint:gosec // bounded by site.Check
+	what := "the move of VM " + name
+	if err := n.order(ctx, what, membership.Move{Resource: id}); err != nil {
+		return err
+	}
+	n.driver.Note("vm-moving", name)
+	ctx, cancel := context.WithTimeout(ctx, orderWait)
+	defer cancel()
+	kept := false
+	err = await(ctx, func() (bool, error) {
+		st := n.driver.View().State
+		kept = st.Owns(id) && !st.Draining.Has(id)
+		return kept || !st.Owns(id) && !st.Gives.Has(id), nil
+	})
+	switch {
+	case err != nil:
+		return event.New(event.DeadlinePassed, "what", what, "seconds", fmt.Sprint(int(orderWait.Seconds())))
+	case kept:
+		return event.New(event.OrderRefused, "what", what, "reason", "what it wrote could not be finished on both nodes in time, so it stays here",
+			"next", "Look at the volumes, then order it again")
+	}
+	n.driver.Note("vm-moved", name)
+	return nil
+}
