@@ -38,10 +38,15 @@ func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (Test
 	}
 	defer r.leave()
 	t := &liveTest{r: r, progress: progress}
+	undo := func() {}
+	if r.pdu != nil { // it may have been exchanged: this test is what proves the new one
+		undo = r.pdu.Relearn()
+	}
 	err := t.run(ctx)
 	if err == nil {
 		return t.result, nil
 	}
+	defer undo() // behind giving the power back, by whatever is there
 	if t.touched {
 		t.tell("give the power back")
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.pace.powerOn)

@@ -81,6 +81,9 @@ func (r *Runner) Run(ctx context.Context, req Request) Evidence {
 func (r *Runner) means(req Request) Means {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if req.Epoch != r.epoch { // another loss than before: it begins without a pause
+		r.epoch, r.failures, r.again = req.Epoch, 0, 0
+	}
 	if req.Means == Everything && req.Until == 0 && now() < r.again {
 		return Looking
 	}

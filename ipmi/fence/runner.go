@@ -41,6 +41,7 @@ type Runner struct {
 	metered     bool
 	failures    int      // runs in a row that confirmed nothing (P7)
 	again       Boottime // before this a run only looks
+	epoch       uint64   // of the run before
 }
 
 // New checks cfg and makes a Runner. It reaches no device. Its error is a *Fault.

@@ -163,7 +163,7 @@ func (m *machine) runner(t *testing.T, change ...func(*Config)) *Runner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.pace.meter = 50 * time.Millisecond
+	r.pace.meter, r.pace.state = 50*time.Millisecond, 3*time.Second
 	r.pace.autoOn, r.pace.silent, r.pace.silentProbe = 200*time.Millisecond, 2*time.Second, 300*time.Millisecond
 	t.Cleanup(func() { r.Close() })
 	return r
@@ -356,10 +356,16 @@ func TestPauseBetweenRuns(t *testing.T) {
 	if e.Verdict == Confirmed || !m.Powered() {
 		t.Errorf("switched within the pause: %+v", e)
 	}
+	expect(t, r.Run(t.Context(), Request{Epoch: 1}), BMCOff, Confirmed, "") // another loss has no pause
+	if err := m.PowerOn(); err != nil {
+		t.Fatal(err)
+	}
+	m.bmc.SetFaults(sim.BMCFaults{OffIgnored: true})
+	expect(t, r.Run(t.Context(), Request{Epoch: 1}), BMCOff, Refused, CodeStaysOn)
 	if err := m.PowerOff(); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, r.Run(t.Context(), Request{}), BMCOff, Confirmed, "")
+	expect(t, r.Run(t.Context(), Request{Epoch: 1}), BMCOff, Confirmed, "")
 }
 
 // Outlets that a run left off are given back when the node is there again, and others are left as people set them.

@@ -141,6 +141,16 @@ func TestSwappedPDUIsKnownByName(t *testing.T) {
 	device.SetFaults(sim.PDUFaults{Product: "8221"})
 	v.becomes(t, "swapped", "proven", CodePDUIdentity)
 	watch(t, m, product).becomes(t, "swapped, and the daemon begins anew", "proven", CodePDUIdentity)
+	result, err := v.r.LiveTest(t.Context(), nil) // a person says that it is the new one
+	if err != nil || result.PDU != "GUDE Systems 8221" {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	v.becomes(t, "tested anew", "proven", "proven")
+	device.SetFaults(sim.PDUFaults{Product: "third", Mute: false, Stuck: []int{3}})
+	if _, err := v.r.LiveTest(t.Context(), nil); err == nil {
+		t.Error("a live test with a stuck relay passes")
+	}
+	v.becomes(t, "a test that failed teaches nothing", "proven", CodePDUIdentity)
 }
 
 // Maps that can never be evidence say so, whatever the device answers.

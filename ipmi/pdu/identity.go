@@ -28,6 +28,20 @@ func (i Identity) String() string {
 	return strings.Join(parts, ", ")
 }
 
+// Relearn makes the next contact count as the first: a person exchanged the PDU and orders a live test of the new one.
+// The returned function takes it back, if the test fails.
+func (c *Client) Relearn() (undo func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.recorded
+	c.recorded = ""
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.recorded = before
+	}
+}
+
 // identify asks who it is and compares that with what is recorded, or with the first answer this client ever got.
 func (c *Client) identify(p *conversation) error {
 	id, err := p.identity()
