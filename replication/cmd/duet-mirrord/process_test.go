@@ -49,7 +49,8 @@ type node struct {
 	listener *os.File // the NBD socket, as a service manager holds it
 	client   *control.Client
 	seq      uint64
-	space    string // network namespace; empty: this one
+	owner    control.Node // in its grants
+	space    string       // network namespace; empty: this one
 	paths    []control.Path
 }
 
@@ -183,7 +184,7 @@ func (n *node) grant(g control.Grant) {
 	if g.Mode == control.Paired {
 		g.Deadline = 1 << 62
 	}
-	g.Volumes = []control.VolumeGrant{{Volume: volumeID, Owner: 0, Legs: g.Members}}
+	g.Volumes = []control.VolumeGrant{{Volume: volumeID, Owner: n.owner, Legs: g.Members}}
 	if err := n.client.Grant(context.Background(), g); err != nil {
 		n.t.Fatal(err)
 	}
