@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -182,5 +183,23 @@ func TestStateSurvivesJSON(t *testing.T) {
 	var got State
 	if err := json.Unmarshal(b, &got); err != nil || got != s {
 		t.Errorf("read back %+v, %v", got, err)
+	}
+}
+
+func TestTextIsCutAtARune(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                             "",
+		"admin: b has burnt":           "admin: b has burnt",
+		strings.Repeat("x", 64):        strings.Repeat("x", 64),
+		strings.Repeat("x", 70):        strings.Repeat("x", 64),
+		strings.Repeat("x", 63) + "é":  strings.Repeat("x", 63),
+		strings.Repeat("x", 62) + "é":  strings.Repeat("x", 62) + "é",
+		strings.Repeat("火", 21) + "x":  strings.Repeat("火", 21) + "x",
+		strings.Repeat("火", 22):        strings.Repeat("火", 21),
+		strings.Repeat("x", 62) + "火事": strings.Repeat("x", 62),
+	} {
+		if got := MakeText(in).String(); got != want {
+			t.Errorf("%q becomes %q", in, got)
+		}
 	}
 }

@@ -1,10 +1,5 @@
 package membership
 
-import (
-	"strings"
-	"unicode/utf8"
-)
-
 // Record is what a node remembers over a crash: protocol.md section 3. One atomic
 // record per node in two checksummed slots; durable before it is acted on.
 type Record struct {
@@ -105,14 +100,20 @@ type Force struct {
 type Text [64]byte
 
 // String is the text.
-func (t Text) String() string { return strings.TrimRight(string(t[:]), "\x00") }
-
-// MakeText cuts s at a rune.
-func MakeText(s string) (t Text) {
-	for len(s) > len(t) {
-		_, n := utf8.DecodeLastRuneInString(s)
-		s = s[:len(s)-n]
+func (t Text) String() string {
+	n := len(t)
+	for n > 0 && t[n-1] == 0 {
+		n--
 	}
-	copy(t[:], s)
+	return string(t[:n])
+}
+
+// MakeText cuts s at a rune: a byte of the form 10xxxxxx goes on with one (RFC 3629 section 3).
+func MakeText(s string) (t Text) {
+	n := min(len(s), len(t))
+	for n < len(s) && n > 0 && s[n]&0xC0 == 0x80 {
+		n--
+	}
+	copy(t[:], s[:n])
 	return t
 }

@@ -80,7 +80,7 @@ func (t *turn) fallBack() {
 		t.grant() // writes are held; what runs goes on to the end of the lease
 		t.report(ReportFrozen)
 		t.armLease()
-		if mutant("M12") || t.s.mayFenceAlone() {
+		if mutant("M12") {
 			t.arm(TimerFence, t.in.Now)
 		}
 	case Joining:
@@ -90,9 +90,14 @@ func (t *turn) fallBack() {
 		t.grant() // the session is no longer part of it
 		t.armSolo(t.in.Now)
 		return
+	case Frozen:
+		t.s.Lost = t.in.Now
 	default: // nothing for the others
 	}
 	t.armArbitrate(t.in.Now)
+	if t.s.mayFenceAlone() { // connecting ended the attempt of before (R2), so also a node that was frozen begins anew
+		t.arm(TimerFence, t.in.Now)
+	}
 }
 
 // hello takes the peer's record, once per session, and tries R20, R12, R13 in this order (section 6).

@@ -34,7 +34,9 @@ func (p *Params) apply(w *World, a Action) error {
 	case ActRestart:
 		return p.restart(w, a.Node, a.Arg == 1)
 	case ActConnect:
-		w.Left.Session--
+		if !p.Endless {
+			w.Left.Session--
+		}
 		if a.Arg > 0 {
 			from := m.Node(a.Arg - 1)
 			w.Left.Ghost--

@@ -51,7 +51,7 @@ var mutants = []mutation{
 	{"N24", "R5: mine only by both tables", "I1 I10"},
 	{"R11 wait", "R11: peerWait before BEATACK", "I1"},
 	{"R27 register", "each founding makes a register of its own", "I13"},
-	{"M8", "messages carry their session", "I1 I2 I3 I4 I5 I6 I9 I11 I13 I3b"},
+	{"M8", "messages carry their session", "I1 I2 I3 I3b I4 I5 I6 I8 I9 I11 I13"},
 	{"M19", "R18: pair owner only", "I2 I5"},
 	{"R18 committed", "R18: both committed", "I1 I2 I5 I13"},
 	{"M23", "replicated writes carry their session", "I3b I4 I6"},

@@ -40,6 +40,42 @@ var Rows = []Row{
 		Name: "row-join-cut", Start: FromSolo, Eager: true, Witness: true, Link: true,
 		Budget: Budget{Cut: 1, Session: 2},
 	}, true, ""},
+	{"witness replaced, then a node dies", Params{
+		Name: "row-replaced", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+		Budget: Budget{Witness: 1, Crash: 1, Cut: 1},
+	}, true, ""},
+	{"witness dropped or being dropped, then a node dies, witness alive", Params{
+		Name: "row-dropping", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+		Budget: Budget{Arbiter: 1, Crash: 1, Cut: 1},
+	}, false, "a node that gave up the witness (R21a step 2) and was not given fencing yet waits for its peer: milliseconds wide"},
+	{"fencing is the arbiter, then a node dies", Params{
+		Name: "row-fence-dies", Start: FromFence, Eager: true, NoRun: true,
+		Budget: Budget{Crash: 1},
+	}, true, ""},
+	{"fencing is the arbiter, then the link is lost and comes back", Params{
+		Name: "row-fence-link", Start: FromFence, Eager: true, Link: true, NoRun: true,
+		Budget: Budget{Cut: 1, Session: 1}, Endless: true,
+	}, true, ""},
+	{"a node leaves by order, the other serves", Params{
+		Name: "row-leave", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+		Budget: Budget{Leave: 1, Session: 1},
+	}, true, ""},
+	{"a resource is handed over and the link is lost in between", Params{
+		Name: "row-move", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+		Budget: Budget{Move: 1, Cut: 1},
+	}, true, ""},
+	{
+		"fencing is the arbiter, then a node dies and fencing gives no evidence",
+		Params{Name: "row-fence-mute", Start: FromFence, Eager: true, NoRun: true, NoFence: true, Budget: Budget{Crash: 1, Cut: 1}},
+		false,
+		"here the evidence is the vote: without it, without the peer, nobody may decide",
+	},
+	{
+		"fencing is the arbiter, both are shot in a race, link lost",
+		Params{Name: "row-fence-race", Start: FromFence, Eager: true, NoRun: true, Budget: Budget{Cut: 1}},
+		false,
+		"the model has no turns; a restarted node may not go on alone (R21c), so both wait for the link",
+	},
 	{
 		"witness lost, then a node dies for good",
 		Params{Name: "row-dark-dies", Start: FromPaired, Eager: true, Budget: Budget{Crash: 1, Cut: 1}},

@@ -155,6 +155,7 @@ type Params struct {
 	Eager   bool // the first barrier of a Step happens with it (sound without clocks, saves states)
 	Witness bool // it answers
 	Link    bool // sessions can begin
+	Endless bool // ... any number of them: for reachability, where a spent budget would look like a wait for ever
 	Start   Start
 	Budget  Budget
 	Large   bool // too large for a unit test: make explore visits it whole
