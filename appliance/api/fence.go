@@ -173,6 +173,7 @@ func (c *Client) Unlatch(ctx context.Context, node string, reason []byte) (Fence
 
 // filled makes every list non-nil.
 func (f Fence) filled() Fence {
+	f.Says = orEmpty(f.Says)
 	f.Paths, f.Latches = orEmpty(slices.Clone(f.Paths)), orEmpty(f.Latches)
 	return f
 }

@@ -135,6 +135,7 @@ type VM struct {
 
 // Fence is the fencing view: which ways exist to make sure that a node is off, and whether they are proven.
 type Fence struct {
+	Says    []string    `json:"says"` // one line for each node: can it be fenced, by what, how lately that was proven
 	Paths   []FencePath `json:"paths"`
 	Last    *Evidence   `json:"last,omitempty"`
 	Latches []Latch     `json:"latches"` // nodes that are off and stay off

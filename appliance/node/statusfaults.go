@@ -56,7 +56,7 @@ func (n *Node) fenceFacts(f facts) api.Fence {
 	if l, is := f.runtime.Latched[peer]; is {
 		out.Latches = append(out.Latches, api.Latch{Node: peer, By: l.By, Reason: l.Reason, Epoch: l.Epoch, At: l.At})
 	}
-	out.Last = n.history.lastFence()
+	out.Says, out.Last = fenceSays(out.Paths), n.history.lastFence()
 	return out
 }
 
@@ -160,12 +160,25 @@ func (n *Node) faultFacts(f facts) []api.Fault {
 	switch {
 	case !f.founded:
 		add(event.New(event.NotFounded, "node", self))
+	case n.left.Load() && st.Session == 0:
+		add(event.New(event.HasLeft, "node", self, "other", peer, "text", f.runtime.Latched[self].Reason))
 	case st.Mode == membership.Frozen || st.Mode == membership.Init:
 		add(event.New(event.FrozenWaits, "node", self, "waits_for", n.waitsFor(f)))
+	case st.Session == 0 && n.hasLeft(f):
+		add(event.New(event.HasLeft, "node", peer, "other", self, "text", f.runtime.Latched[peer].Reason))
 	case st.Mode == membership.Solo && st.Session == 0:
 		add(event.New(event.PeerOff, "peer", peer, "since", "the last loss", "node", self))
 	case st.Session != 0 && !f.view.LaneUp && st.Mode == membership.Paired:
 		add(event.New(event.NoDataLane, "peer", peer))
+	}
+	if n.forcedAlone(f) {
+		add(event.New(event.Forced, "node", self, "text", st.Rec.Forced.Text.String()))
+	}
+	if f.founded && st.Committed() && st.Rec.Arb.Kind == membership.ArbNone && st.Change.Number == 0 && st.Create.Nonce == 0 {
+		add(event.New(event.ArbiterNone))
+	}
+	if f.founded && f.doc.Witness != nil && f.witness.forgets(n.register()) {
+		add(event.New(event.WitnessUnknown, "address", f.doc.Witness.Address))
 	}
 	if !f.mirrorUp {
 		add(event.New(event.MirrorDown, "node", self))
@@ -187,7 +200,7 @@ func (n *Node) faultFacts(f facts) []api.Fault {
 			}
 		}
 	}
-	if l, is := f.runtime.Latched[peer]; is {
+	if l, is := f.runtime.Latched[peer]; is && !n.hasLeft(f) {
 		add(event.New(event.NodeLatched, "node", peer, "by", l.By, "reason", l.Reason))
 	}
 	for _, a := range n.faults.list() {

@@ -107,6 +107,7 @@ func (n *Node) status() api.Site {
 		},
 		VMs: []api.VM{n.vm("counter", "a", "disk0"), n.vm("press", "b", "disk1")},
 	}
+	s.Fence.Says = []string{"b can be fenced: BMC 40 s ago, outlets 3+4 60 s ago"}
 	if n.latch != nil {
 		s.Fence.Latches = []api.Latch{*n.latch}
 	}
@@ -126,6 +127,7 @@ func (n *Node) status() api.Site {
 		}), nil)
 		s.Fence.Paths[1].State, s.Fence.Paths[1].Problem, s.Fence.Paths[1].Fault, s.Fence.Paths[1].Fresh = "silent", silent.What, silent, false
 		s.Fence.Paths[1].Power = "unknown"
+		s.Fence.Says = []string{"b can be fenced: outlets 3+4 60 s ago; not by BMC (FENCE-5012)"}
 		s.Faults = []api.Fault{*api.AsFault(event.New(event.PeerOff, "peer", "b", "node", "a", "since", "03:12"), &since), *silent}
 	}
 	v := outlook.Judge(f)

@@ -24,6 +24,12 @@ func (c *cli) fence() *cobra.Command {
 }
 
 func fenceLines(w io.Writer, f api.Fence) {
+	for _, line := range f.Says {
+		fmt.Fprintln(w, line)
+	}
+	if len(f.Says) > 0 {
+		fmt.Fprintln(w)
+	}
 	fenceTable(w, f)
 	mapLines(w, f.Paths)
 	for _, l := range f.Latches {
@@ -183,7 +189,8 @@ func evidence(kinds map[string]string) string {
 }
 
 func (c *cli) node() *cobra.Command {
-	return group("node", "The other node's power",
+	return group("node", "Leaving the pair, and the other node's power",
+		c.leave(), c.comeBack(),
 		c.reasoned("latch NODE", "Keep a node off until the latch is lifted",
 			"Nothing switches NODE on by itself while it is latched: neither after a fencing nor after a power cut. It does\n"+
 				"not switch NODE off. The latch is lifted by `duet node on`, or when NODE has joined again.",
