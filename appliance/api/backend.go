@@ -12,6 +12,8 @@ import (
 // that is not fresh is given as unknown, not waited for.
 type Backend interface {
 	FenceBackend
+	WitnessBackend
+	MembersBackend
 	MoveBackend
 
 	// Site is the whole status. It answers in every mode, also before founding.

@@ -91,11 +91,18 @@ type Path struct {
 type Witness struct {
 	Configured bool   `json:"configured"`
 	Address    string `json:"address,omitempty"`
+	Key        string `json:"key,omitempty"` // pinned
 	Reached    bool   `json:"reached"`
+	ForMS      int64  `json:"for_ms"` // for how long that has been so; -1: unknown
 	AgeMS      int64  `json:"age_ms"` // since its last answer; -1: never
 	RTTMS      int64  `json:"rtt_ms"`
-	Register   string `json:"register,omitempty"` // rid, 32 hex digits
+	Register   string `json:"register,omitempty"` // rid that the record names, 32 hex digits; absent: none is in use
+	Known      bool   `json:"known"`              // the witness has that register
 	Confirmed  bool   `json:"confirmed"`          // the register holds the committed epoch
+
+	Arbiter  string `json:"arbiter" enum:"none,witness,fencing"` // how this node may go on alone, by its record
+	Changing string `json:"changing,omitempty"`                  // the arbiter that both nodes are changing to
+	Former   string `json:"former,omitempty"`                    // address of the witness that is being replaced
 }
 
 // Volume is a mirrored virtual disk.

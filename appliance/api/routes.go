@@ -40,8 +40,11 @@ type Acted struct {
 // route is one row of the table: operations are registered from it, and tests and the CLI are compared with it.
 func route[I, O any](api huma.API, method, path, id, summary string, handle func(context.Context, *I) (*O, error)) {
 	op := huma.Operation{OperationID: id, Method: method, Path: base + path, Summary: summary}
-	if id == "setup-answer" {
+	switch id {
+	case "setup-answer":
 		op.DefaultStatus, op.SkipValidateBody = http.StatusAccepted, true // site.Parse and site.Validate check the document
+	case "witness-add", "witness-replace":
+		op.DefaultStatus = http.StatusAccepted
 	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
@@ -62,6 +65,8 @@ func (s *Server) routes(api huma.API) {
 	route(api, http.MethodPost, "/vms/{name}/stop", "vm-stop", "Want a VM not to run, and end it", s.stopVM)
 	s.moveRoutes(api)
 	s.fenceRoutes(api)
+	s.witnessRoutes(api)
+	s.memberRoutes(api)
 	route(api, http.MethodGet, "/setup", "setup-show", "How far founding has come", s.setup)
 	route(api, http.MethodPost, "/setup/answer", "setup-answer", "Found the site", s.answer)
 	route(api, http.MethodGet, "/tasks/{id}", "task-show", "A long action", s.task)

@@ -23,6 +23,10 @@ const (
 	NoWitness       Code = "SITE-1031"
 	Forced          Code = "SITE-1032"
 
+	OverrideUnconfirmed Code = "SITE-1033"
+	HasLeft             Code = "SITE-1034"
+	ArbiterNone         Code = "SITE-1035"
+
 	// REPL: the mirror. 2006, 2010 and 2011 are kept for checksums and scrub (replication.md section 11).
 	LegsUnrelated     Code = "REPL-2001"
 	NoSource          Code = "REPL-2002"

@@ -114,6 +114,24 @@ var siteEntries = []Entry{
 		Why:  "What the other side wrote alone since is not here; its disks are kept as they are",
 		Next: "Keep the other node off until it is replaced or joins", Command: "duet status",
 	},
+	{
+		Code: OverrideUnconfirmed, Severity: Warning, Title: "The override was not confirmed",
+		What: "Nothing was done: {what} needs the confirmation word of the present state",
+		Why:  "An override is a person's word, and what it may lose must have been seen as it is now",
+		Next: "Look at what is known and may be lost, then confirm with the word that is shown", Command: "duet override {verb} --reason TEXT",
+	},
+	{
+		Code: HasLeft, Severity: Warning, Title: "A node has left by order",
+		What: "Node {node} has left the pair: {text}",
+		Why:  "Node {other} goes on alone; its loss would stop service",
+		Next: "Let node {node} return when the work is done", Command: "duet node return {node}",
+	},
+	{
+		Code: ArbiterNone, Severity: Warning, Title: "No node may go on alone",
+		What: "Neither the witness nor fencing decides who goes on alone",
+		Why:  "The loss of a node or of the link would hold I/O; it changes by itself when the witness answers, or fencing is proven in both directions",
+		Next: "Restore the witness, or prove fencing: duet fence status", Command: "duet witness status",
+	},
 }
 
 var vmEntries = []Entry{

@@ -8,6 +8,7 @@ import (
 
 	"duet/appliance/internal/boottime"
 	"duet/appliance/membership"
+	"duet/appliance/site"
 )
 
 // How a node may go on alone changes by itself: a witness that is gone is dropped for fencing, one that is back is
@@ -47,6 +48,7 @@ type arbiterFacts struct {
 	peersAge   time.Duration // since the peer told; < 0: nothing in this session
 	proofFresh bool          // of fencing, in both directions
 	inSync     bool          // every volume has both legs
+	forgotten  time.Duration // for how long the witness has answered without knowing the register; 0: it knows it
 }
 
 // arbiterWish is what should be ordered now.
@@ -68,6 +70,9 @@ func arbiterWish(f arbiterFacts) (membership.ArbKind, bool) {
 	if kind != membership.ArbFence && gone && (!paired || f.proofFresh && f.inSync) {
 		return membership.ArbFence, true
 	}
+	if kind == membership.ArbWitness && f.configured && f.forgotten >= admitSooner {
+		return membership.ArbWitness, true // it lost its store: only a fresh register helps
+	}
 	wait := admitAfter
 	if kind == membership.ArbNone {
 		wait = admitSooner
@@ -87,12 +92,15 @@ type arbiter struct {
 	reached bool
 	saidAt  int64
 	orderAt int64 // not before
+	lostAt  int64 // since when the witness has not known the register; 0: it does
 }
 
 func (a *arbiter) run(ctx context.Context) error {
 	tick := time.NewTicker(arbiterTick)
 	defer tick.Stop()
+	a.node.mu.Lock()
 	a.since = boottime.Now()
+	a.node.mu.Unlock()
 	for {
 		select {
 		case <-ctx.Done():
@@ -111,8 +119,17 @@ func (a *arbiter) look(ctx context.Context) {
 	if !founded {
 		return
 	}
-	if seen := n.watch.seen(); seen.ok != a.reached {
+	seen := n.watch.seen()
+	n.mu.Lock()
+	if seen.ok != a.reached {
 		a.reached, a.since = seen.ok, now
+	}
+	n.mu.Unlock()
+	switch forgets := seen.forgets(n.register()); {
+	case !forgets:
+		a.lostAt = 0
+	case a.lostAt == 0:
+		a.lostAt = now
 	}
 	mine := reach{a.reached, (now - a.since) / int64(time.Millisecond)}
 	if st.Session != 0 && now-a.saidAt >= int64(reachEvery) {
@@ -122,11 +139,19 @@ func (a *arbiter) look(ctx context.Context) {
 	f := arbiterFacts{
 		state: st, configured: doc.Witness != nil, mine: mine, peersAge: -1, proofFresh: n.proofFresh(), inSync: inSync(st),
 	}
+	if a.lostAt != 0 {
+		f.forgotten = time.Duration(now - a.lostAt)
+	}
 	n.mu.Lock()
 	if age := time.Duration(now - a.toldAt); a.toldAt != 0 && age < reachStale {
 		f.peers, f.peersAge = a.told, age
 	}
 	n.mu.Unlock()
+	if doc.Former != nil && seen.known && seen.rid == n.register() && now >= a.orderAt && n.replacing.CompareAndSwap(false, true) {
+		a.orderAt = now + int64(arbiterAgain)
+		a.forgetFormer(ctx, st)
+		n.replacing.Store(false)
+	}
 	kind, wish := arbiterWish(f)
 	if !wish || now < a.orderAt || st.Allows(membership.SetArbiter{Kind: kind}) != membership.Granted {
 		return
@@ -137,6 +162,28 @@ func (a *arbiter) look(ctx context.Context) {
 		return
 	}
 	n.driver.Note("arbiter", arbiterWord(kind))
+}
+
+// forgetFormer ends a change of the witness that was cut off behind its last step but one: no record names a register of
+// the former one any more.
+func (a *arbiter) forgetFormer(ctx context.Context, st membership.State) {
+	n := a.node
+	if st.Allows(membership.SetArbiter{Kind: membership.ArbWitness}) != membership.Granted {
+		return
+	}
+	if err := n.changeDocument(ctx, func(d *site.Document) { d.Former = nil }); err != nil {
+		n.log.Warn("the former witness stays in the document", "error", err.Error())
+	}
+}
+
+// reachFor is for how long the witness has been seen as it is.
+func (a *arbiter) reachFor() time.Duration {
+	a.node.mu.Lock()
+	defer a.node.mu.Unlock()
+	if a.since == 0 {
+		return -1
+	}
+	return time.Duration(boottime.Now() - a.since)
 }
 
 func (n *Node) proofFresh() bool {

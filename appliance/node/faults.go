@@ -96,8 +96,6 @@ func (n *Node) reported(c membership.ReportCode) {
 	case membership.ReportHelloUnmatched, membership.ReportRecordOlder, membership.ReportDiverged,
 		membership.ReportOwnersConflict, membership.ReportOtherSite, membership.ReportFreshPeer, membership.ReportFreshWaits:
 		n.faults.raise(event.New(event.RecordsConflict, "detail", c.String()))
-	case membership.ReportForced:
-		n.faults.raise(event.New(event.Forced, "node", n.self.String(), "text", n.driver.View().State.Rec.Forced.Text.String()))
 	case membership.ReportArbiterSet:
 		n.faults.clear(event.WitnessUnknown, event.RegisterAhead)
 	case membership.ReportFenceUnknown, membership.ReportFenceRefused:
@@ -114,7 +112,7 @@ func (n *Node) reported(c membership.ReportCode) {
 	case membership.ReportJoinCut:
 		n.faults.raise(event.New(event.CopyFailed, "session", "the last one", "reason", "the other node or its mirror was lost"))
 	case membership.ReportPaired:
-		n.faults.clear(event.Forced, event.RecordsConflict, event.FenceUnknown, event.Fenced, event.PowerOnGivenUp, event.CopyFailed,
+		n.faults.clear(event.RecordsConflict, event.FenceUnknown, event.Fenced, event.PowerOnGivenUp, event.CopyFailed,
 			event.WrongPeerKey, event.OtherPeerVersion, event.LinkRefused, event.LegsUnrelated, event.NoSource, event.BothWrote, event.GenerationsDiffer)
 		n.faults.clearAbout(aboutFenceRun)
 		n.faults.clearAbout(aboutPowerOn)

@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
+	"duet/appliance/api"
 	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
@@ -12,59 +14,84 @@ import (
 
 // Orders about who is a member: a node leaves and returns, a person overrides (protocol.md R18, R26).
 
+// byLeave is who latched a node that has left by order.
+const byLeave = "leave"
+
 // Leave lets this node leave the pair: everything here stops, and the other node goes on alone at once. It stays away
-// until Return, or until this node starts again.
-func (n *Node) Leave(ctx context.Context, waiting bool) error {
+// until Return, or until duetd or this node starts again.
+func (n *Node) Leave(ctx context.Context, waiting bool, by, reason string) error {
 	if why := n.driver.View().State.Allows(membership.Leave{Waiting: waiting}); why != membership.Granted {
 		return refusal("leaving the pair", why)
 	}
 	// The latch is for the node that stays: it would switch this one on again when somebody switches it off (R10b).
-	self := n.self.String()
-	latch := site.Latch{By: "leave", Reason: "it left by order", Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
-	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[self] = latch }); err != nil {
+	taken, err := n.latch(n.self, byLeave, by+": "+reason)
+	if err != nil {
 		return err
 	}
 	if err := n.order(ctx, "leaving the pair", membership.Leave{Waiting: waiting}); err != nil {
-		return errors.Join(err, n.changeRuntime(func(r *site.Runtime) { delete(r.Latched, self) }))
+		return errors.Join(err, taken())
 	}
-	n.driver.Stay()
-	n.driver.Note("left", "by order")
+	n.left.Store(true)
+	n.driver.Note("left", by+": "+reason)
 	return nil
 }
 
 // Return ends a Leave: this node joins again.
-func (n *Node) Return(context.Context) error {
+func (n *Node) Return(_ context.Context, by string) error {
+	if !n.left.Load() {
+		return event.New(event.OrderRefused, "what", "the return of node "+n.self.String(),
+			"reason", "it has not left by order", "next", "Nothing is to be done: it joins by itself when the other node is there")
+	}
+	n.left.Store(false)
 	n.driver.Return()
-	n.driver.Note("returns", "by order")
+	n.driver.Note("returns", by)
 	return nil
 }
 
-// PeerOff is a person's word that the other node is off and stays off. It counts once, for the present epoch.
-func (n *Node) PeerOff(ctx context.Context, by, reason string) error {
-	st := n.driver.View().State
-	if err := n.order(ctx, "taking over by a person's word", membership.PeerOff{Epoch: st.Rec.Ep}); err != nil {
-		return err
+// Override carries a person's word out: peer-off, that the other node is off and stays off, which counts once and for the
+// present epoch; or force-solo, against the record. The latch comes first: a power-on by this node would make the word
+// untrue.
+func (n *Node) Override(ctx context.Context, kind, word, by, reason string) error {
+	o := peerOffOverride
+	if kind == api.ForceSoloOverride {
+		o = forceSoloOverride
 	}
-	n.driver.Note("peer-off-by-person", by+": "+reason)
-	n.byPerson(by, reason)
-	return n.keepOff(ctx, by, reason)
-}
-
-// ForceSolo lets this node go on alone against its record. What the other side wrote alone since is not here.
-func (n *Node) ForceSolo(ctx context.Context, by, reason string) error {
-	text := membership.MakeText(by + ": " + reason)
-	if err := n.order(ctx, "going on alone by force", membership.ForceSolo{PeerOff: true, Text: text}); err != nil {
-		return err
-	}
-	n.driver.Note("forced", by+": "+reason)
-	n.byPerson(by, reason)
-	return n.keepOff(ctx, by, reason)
-}
-
-// keepOff latches the node that a person called off: a power-on by this node would make the word untrue.
-func (n *Node) keepOff(ctx context.Context, by, reason string) error {
 	if _, founded := n.document(); !founded {
 		return event.New(event.NotFounded, "node", n.self.String())
 	}
-	return n.LatchNode(ctx, n.peer().String(), reason, by)
+	st := n.driver.View().State
+	e := o.event(st, by+": "+reason)
+	if why := st.Allows(e); why != membership.Granted {
+		return refusal(o.what, why)
+	}
+	if !sameWord(word, n.word(o, st)) {
+		return event.New(event.OverrideUnconfirmed, "what", o.what, "verb", o.name)
+	}
+	taken, err := n.latch(n.peer(), by, reason)
+	if err != nil {
+		return err
+	}
+	if err := n.order(ctx, o.what, e); err != nil {
+		return errors.Join(err, taken())
+	}
+	n.driver.Note(o.note, by+": "+reason)
+	n.history.add(n.latchEntry("latch", n.peer().String(), reason, by))
+	return nil
+}
+
+// latch keeps a node off; taken undoes it.
+func (n *Node) latch(node membership.Node, by, reason string) (taken func() error, err error) {
+	before := maps.Clone(n.store.Runtime().Latched)
+	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
+	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node.String()] = latch }); err != nil {
+		return nil, err
+	}
+	return func() error {
+		return n.changeRuntime(func(r *site.Runtime) {
+			delete(r.Latched, node.String())
+			if old, was := before[node.String()]; was {
+				r.Latched[node.String()] = old
+			}
+		})
+	}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,8 +59,11 @@ type Node struct {
 	arbiter *arbiter
 	faults  *faults
 	setup   *setup
-	flight  *flight.Recorder
-	history *history
+	left    atomic.Bool // by order; a start of this process ends it
+
+	replacing atomic.Bool // the witness, in the site document
+	flight    *flight.Recorder
+	history   *history
 
 	mu      sync.Mutex // guards what the driver's hooks change and others read
 	doc     *site.Document
@@ -255,6 +259,7 @@ func syncBriefly() {
 // Hooks of the driver that only inform.
 
 func (n *Node) sessionBegan(_ membership.Session, peerFresh bool) {
+	n.left.Store(false)
 	n.mu.Lock()
 	n.began = time.Now()
 	n.arbiter.toldAt = 0

@@ -98,7 +98,11 @@ func (n *Node) placeIn(doc site.Document, id membership.ID) (pair.Site, error) {
 		n.beginFencing(f)
 	}
 	if w != nil {
-		out.Witness = &votes{now: w, former: former}
+		v := &votes{now: w}
+		if former != nil {
+			v.former = former
+		}
+		out.Witness = v
 	}
 	if f.exists() {
 		out.Fencer = f

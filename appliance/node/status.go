@@ -104,7 +104,12 @@ func (n *Node) judge(f facts, s *api.Site) {
 		Site: f.doc.Name, Founded: f.founded, Complete: f.runtime.SetupComplete, Self: n.self.String(), Mode: outlookMode(st),
 		Peer: st.Session != 0 && st.Peer.Hello, PeerOff: st.Mode == membership.Solo && st.Rec.Fenced == st.Rec.Ep,
 		WaitsFor: s.WaitsFor, CopyParts: copyPercent(f.mirror),
+		Arbiter: outlookArbiter(st.Rec.Arb.Kind), PairOwner: s.PairOwner,
 		Witness: outlook.Witness{Configured: s.Witness.Configured, Reached: s.Witness.Reached, Confirmed: s.Witness.Confirmed},
+		Left:    n.left.Load() && st.Session == 0, PeerLeft: n.hasLeft(f),
+	}
+	if n.forcedAlone(f) {
+		of.Forced = st.Rec.Forced.Text.String()
 	}
 	peerFence, selfFence := n.fenceWays(f)
 	of.FenceA, of.FenceB = selfFence, peerFence
@@ -125,6 +130,21 @@ func (n *Node) judge(f facts, s *api.Site) {
 	for _, l := range view.Losses {
 		s.Losses = append(s.Losses, api.Loss{Of: l.Of, Survived: l.Survived, Consequence: l.Consequence})
 	}
+}
+
+func outlookArbiter(k membership.ArbKind) outlook.Arbiter {
+	return [...]outlook.Arbiter{outlook.ByNobody, outlook.ByWitness, outlook.ByFencing}[k]
+}
+
+// hasLeft: the latch that it wrote before it left says so, until it has joined again.
+func (n *Node) hasLeft(f facts) bool {
+	return f.runtime.Latched[n.peer().String()].By == byLeave && f.view.State.Mode == membership.Solo
+}
+
+// forcedAlone: the mark stays in the record over the join; the latch of the peer that every override sets does not.
+func (n *Node) forcedAlone(f facts) bool {
+	_, latched := f.runtime.Latched[n.peer().String()]
+	return f.view.State.Mode == membership.Solo && f.view.State.Rec.Forced.Counter != 0 && latched
 }
 
 func modeWord(st membership.State) string {
@@ -174,8 +194,15 @@ func (n *Node) waitsFor(f facts) string {
 	if !f.founded || st.Session != 0 {
 		return ""
 	}
+	if n.left.Load() {
+		return "the order to return"
+	}
 	at := f.view.Timers[membership.TimerArbitrate]
 	switch {
+	case st.Rec.Arb.Kind == membership.ArbFence && st.Mode == membership.Frozen && st.PairedHere && st.Rec.Consistent:
+		return "evidence that " + peer + " is off, the link, or a person" // R21b
+	case st.Rec.Arb.Kind != membership.ArbWitness && st.Rec.Members == membership.Both && st.Rec.Consistent:
+		return peer + " or a person" // R21c: it may have gone on alone
 	case st.Rec.Arb.Kind != membership.ArbWitness || !st.Rec.Consistent || !st.Rec.Members.Has(n.self) && st.Rec.Prep.Ep == 0:
 		return peer
 	case st.Ask.Nonce != 0:
@@ -227,13 +254,31 @@ func (n *Node) nodes(f facts) []api.Node {
 
 func (n *Node) witnessFacts(f facts) api.Witness {
 	st := f.view.State
-	w := api.Witness{Configured: f.doc.Witness != nil, AgeMS: -1}
+	w := api.Witness{Configured: f.doc.Witness != nil, AgeMS: -1, ForMS: -1, Arbiter: arbiterWord(st.Rec.Arb.Kind)}
+	if st.Change.Number != 0 {
+		w.Changing = arbiterWord(st.Change.Target.Kind)
+	}
+	if st.Create.Nonce != 0 {
+		w.Changing = arbiterWord(membership.ArbWitness)
+	}
+	if f.doc.Former != nil {
+		w.Former = f.doc.Former.Address
+	}
+	rid := membership.ID{}
+	if st.Rec.Arb.Kind == membership.ArbWitness {
+		rid = st.Rec.Arb.RID
+		w.Register = fmt.Sprintf("%x", rid)
+	}
 	if !w.Configured {
 		return w
 	}
-	w.Address, w.Register = f.doc.Witness.Address, f.doc.Witness.RID
+	w.Address, w.Key = f.doc.Witness.Address, f.doc.Witness.Key
 	w.Reached = f.witness.ok && time.Since(f.witness.answered) < witnessStale
-	w.Confirmed = st.Rec.Arb.Kind == membership.ArbWitness && st.Push.Nonce == 0 && !st.Committing
+	w.Known = w.Reached && !rid.IsZero() && !f.witness.forgets(rid)
+	w.Confirmed = !rid.IsZero() && st.Push.Nonce == 0 && !st.Committing && !f.witness.forgets(rid)
+	if since := n.arbiter.reachFor(); since >= 0 {
+		w.ForMS = since.Milliseconds()
+	}
 	if !f.witness.answered.IsZero() {
 		w.AgeMS, w.RTTMS = time.Since(f.witness.answered).Milliseconds(), f.witness.rtt.Milliseconds()
 	}

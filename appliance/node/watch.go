@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
+	"duet/appliance/membership"
+	"duet/witness/register"
 	"duet/witness/wire"
 )
 
@@ -30,8 +33,10 @@ type watch struct {
 
 type witnessSeen struct {
 	asked    time.Time
-	answered time.Time // zero: never
-	ok       bool      // the last question was answered
+	answered time.Time     // zero: never
+	ok       bool          // the last question was answered
+	rid      membership.ID // the register that the record named when it was asked; zero: none
+	known    bool          // it is one of those that the witness has
 	rtt      time.Duration
 	problem  string
 }
@@ -76,7 +81,7 @@ func (w *watch) witnessDue() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	each := witnessEach
-	if !w.witness.ok || c != nil && !c.Connected() {
+	if !w.witness.ok || c != nil && !c.Connected() || w.witness.rid != w.node.register() {
 		each = witnessAgain
 	}
 	return time.Since(w.witness.asked) >= each
@@ -99,11 +104,13 @@ func (w *watch) askWitness(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, witnessWait)
 	defer cancel()
 	began := time.Now()
+	rid := w.node.register()
 	reply, err := c.Do(ctx, wire.Request{Op: wire.Status, Nonce: binary.LittleEndian.Uint64(nonce[:])})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.witness.asked = began
+	w.witness.asked, w.witness.rid = began, rid
 	w.witness.ok = err == nil && reply.Result == wire.OK
+	w.witness.known = w.witness.ok && slices.Contains(reply.RIDs, register.ID(rid))
 	w.witness.problem = ""
 	switch {
 	case err != nil:
@@ -113,6 +120,20 @@ func (w *watch) askWitness(ctx context.Context) {
 	default:
 		w.witness.answered, w.witness.rtt = time.Now(), time.Since(began)
 	}
+}
+
+// register is the one that the record names; zero: none.
+func (n *Node) register() membership.ID {
+	if arb := n.driver.View().State.Rec.Arb; arb.Kind == membership.ArbWitness {
+		return arb.RID
+	}
+	return membership.ID{}
+}
+
+// forgets says that the witness answers and does not have this register: it lost its store, or made it before the four
+// newest. An answer about another register says nothing.
+func (s witnessSeen) forgets(rid membership.ID) bool {
+	return s.ok && !rid.IsZero() && s.rid == rid && !s.known
 }
 
 // publishDue: the peer is told how the paths to it stand, also when nothing changes, so that what it knows has an age.

@@ -19,8 +19,13 @@ import (
 // knows it, and until the change is complete the record may still name the former's. Nothing else tells which one a
 // request is for, and nothing else is needed: the other answers "unknown register".
 type votes struct {
-	now    *client.Client
-	former *client.Client // nil: none
+	now    asker
+	former asker // nil: none
+}
+
+// asker is a connection to one witness.
+type asker interface {
+	Do(ctx context.Context, r wire.Request) (wire.Reply, error)
 }
 
 // Do is pair.Witness.
@@ -35,7 +40,7 @@ func (v *votes) Do(ctx context.Context, r wire.Request) (wire.Reply, error) {
 	answers := make(chan answer, 2)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for _, c := range []*client.Client{v.now, v.former} {
+	for _, c := range []asker{v.now, v.former} {
 		go func() {
 			reply, err := c.Do(ctx, r)
 			answers <- answer{reply, err}
@@ -57,31 +62,67 @@ func (v *votes) Do(ctx context.Context, r wire.Request) (wire.Reply, error) {
 	return second.reply, nil
 }
 
-// SetWitness makes this witness the arbiter: a new one, another one, or the present one with a fresh register after it
-// lost its store. It is asked first; nothing changes if it does not answer. progress tells the steps.
-func (n *Node) SetWitness(ctx context.Context, w site.Witness, progress func(string)) error {
+// AddWitness admits a witness to a site that has none.
+func (n *Node) AddWitness(ctx context.Context, w site.Witness, by, reason string, progress func(string)) error {
+	if doc, ok := n.document(); ok && doc.Witness != nil {
+		return event.New(event.OrderRefused, "what", "a witness more", "reason", "the site has one, at "+doc.Witness.Address,
+			"next", "Replace it: duet witness replace")
+	}
+	return n.setWitness(ctx, w, by, reason, progress)
+}
+
+// ReplaceWitness admits another witness in the place of the present one; without an address it makes a fresh register at
+// the present one, for a witness that lost its store.
+func (n *Node) ReplaceWitness(ctx context.Context, w site.Witness, by, reason string, progress func(string)) error {
+	doc, ok := n.document()
+	switch {
+	case ok && doc.Witness == nil:
+		return event.New(event.NoWitness)
+	case ok && w.Address == "":
+		w = *doc.Witness
+	}
+	return n.setWitness(ctx, w, by, reason, progress)
+}
+
+// setWitness makes this witness the arbiter. It is asked first; nothing changes if it does not answer, or if the order
+// would be refused. The former one stays in the document until no record names its register.
+func (n *Node) setWitness(ctx context.Context, w site.Witness, by, reason string, progress func(string)) error {
 	doc, ok := n.document()
 	if !ok {
 		return event.New(event.NotFounded, "node", n.self.String())
 	}
+	const what = "the change of the witness"
+	admit := membership.SetArbiter{Kind: membership.ArbWitness}
+	if why := n.driver.View().State.Allows(admit); why != membership.Granted {
+		return refusal(what, why)
+	}
+	if !n.replacing.CompareAndSwap(false, true) {
+		return refusal(what, membership.RefusedBusy)
+	}
+	defer n.replacing.Store(false)
 	w.RID = ""
 	progress("asking the witness at " + w.Address)
 	if _, err := n.askStatus(ctx, w); err != nil {
 		return err
 	}
+	n.driver.Note("witness", w.Address+", by "+by+": "+reason)
 	before := n.driver.View().State.Rec.Arb
 	if doc.Witness == nil || doc.Witness.Address != w.Address || doc.Witness.Key != w.Key {
 		progress("recording it in the site document")
-		err := n.changeDocument(ctx, func(d *site.Document) { d.Former, d.Witness = d.Witness, &w })
+		err := n.changeDocument(ctx, func(d *site.Document) {
+			if d.Former == nil { // else a change that was cut off: the record still names a register of that one
+				d.Former = d.Witness
+			}
+			d.Witness = &w
+		})
 		if err != nil {
 			return err
 		}
 	}
-	progress("making a register")
-	if err := n.order(ctx, "the change of the witness", membership.SetArbiter{Kind: membership.ArbWitness}); err != nil {
+	progress("making a register and changing the arbiter")
+	if err := n.order(ctx, what, admit); err != nil {
 		return err
 	}
-	progress("changing the arbiter on both nodes")
 	wait, cancel := context.WithTimeout(ctx, orderWait)
 	defer cancel()
 	err := await(wait, func() (bool, error) {
@@ -89,7 +130,7 @@ func (n *Node) SetWitness(ctx context.Context, w site.Witness, progress func(str
 		return st.Rec.Arb.Kind == membership.ArbWitness && st.Rec.Arb != before && st.Change.Number == 0, nil
 	})
 	if err != nil {
-		return event.New(event.DeadlinePassed, "what", "the change of the witness", "seconds", fmt.Sprint(int(orderWait.Seconds())))
+		return event.New(event.DeadlinePassed, "what", what, "seconds", fmt.Sprint(int(orderWait.Seconds())))
 	}
 	if doc, _ = n.document(); doc.Former == nil {
 		return nil
@@ -99,19 +140,25 @@ func (n *Node) SetWitness(ctx context.Context, w site.Witness, progress func(str
 }
 
 // TestWitness asks this witness, or the site's when the address is empty, and returns the round trip.
-func (n *Node) TestWitness(ctx context.Context, w site.Witness) (time.Duration, error) {
+func (n *Node) TestWitness(ctx context.Context, w site.Witness) (address string, rtt time.Duration, err error) {
 	if w.Address == "" {
 		doc, ok := n.document()
 		if !ok {
-			return 0, event.New(event.NotFounded, "node", n.self.String())
+			return "", 0, event.New(event.NotFounded, "node", n.self.String())
 		}
 		if doc.Witness == nil {
-			return 0, event.New(event.NoWitness)
+			return "", 0, event.New(event.NoWitness)
 		}
 		w = *doc.Witness
 	}
-	return n.askStatus(ctx, w)
+	ctx, cancel := context.WithTimeout(ctx, testWitnessWait)
+	defer cancel()
+	rtt, err = n.askStatus(ctx, w)
+	return w.Address, rtt, err
 }
+
+// testWitnessWait is below the API's limit for a request: two round trips that the register tolerates, with a handshake.
+const testWitnessWait = 20 * time.Second
 
 // askStatus opens a connection of its own: what is tested is the way, not a connection that stands already.
 func (n *Node) askStatus(ctx context.Context, w site.Witness) (time.Duration, error) {
@@ -127,6 +174,7 @@ func (n *Node) askStatus(ctx context.Context, w site.Witness) (time.Duration, er
 		return 0, err
 	}
 	var took time.Duration
+	asked := time.Now()
 	for range 2 { // the second without the handshake
 		began := time.Now()
 		reply, err := c.Do(ctx, wire.Request{Op: wire.Status, Nonce: binary.LittleEndian.Uint64(nonce[:])})
@@ -135,7 +183,7 @@ func (n *Node) askStatus(ctx context.Context, w site.Witness) (time.Duration, er
 		case errors.Is(err, client.ErrKeyRefused), errors.Is(err, client.ErrServerKey):
 			return 0, event.New(event.WitnessRefused, "address", w.Address, "reason", err.Error())
 		case err != nil:
-			return 0, event.New(event.WitnessSilent, "address", w.Address, "seconds", fmt.Sprint(int(registerWait.Seconds()))).Because(err)
+			return 0, event.New(event.WitnessSilent, "address", w.Address, "seconds", fmt.Sprint(int(time.Since(asked).Seconds()))).Because(err)
 		case reply.Result != wire.OK:
 			return 0, event.New(event.WitnessRefused, "address", w.Address, "reason", reply.Result.String())
 		}

@@ -23,6 +23,7 @@ const (
 	Rebuilding = "rebuilding"
 	AtRisk     = "at risk"
 	FrozenWord = "frozen"
+	Stopped    = "stopped"
 	Unknown    = "unknown"
 )
 
@@ -37,7 +38,12 @@ type Facts struct {
 	PeerOff  bool   // evidence says that the peer is off; else it is only not heard
 	Since    string // since when, for people: "03:12"; empty: unknown
 	WaitsFor string // what a frozen or starting node waits for: "the witness or node b"
+	Left     bool   // this node has left by order
+	PeerLeft bool   // the peer has
+	Forced   string // this node goes on by an override: by whom and why; empty: it does not
 
+	Arbiter   Arbiter // by the record
+	PairOwner string  // "a" or "b": shoots first where fencing decides
 	Witness   Witness
 	FenceA    Fence // ways to turn node a off
 	FenceB    Fence // ways to turn node b off
@@ -58,6 +64,16 @@ const (
 	Prepared // paired, but not committed yet
 	Paired
 	Solo
+)
+
+// Arbiter is what lets a node go on alone, by the record of the answering node.
+type Arbiter uint8
+
+// The arbiters. The zero value is the worst: nothing does.
+const (
+	ByNobody Arbiter = iota
+	ByWitness
+	ByFencing
 )
 
 // Witness as seen now.
@@ -106,6 +122,9 @@ func Judge(f Facts) View {
 		return View{Word: Unknown, Sentence: "no site. Node " + f.Self + " is fresh.", Next: "duet setup answer FILE, on node a"}
 	}
 	if held(f) {
+		if f.Left {
+			return left(f)
+		}
 		return frozen(f)
 	}
 	v := View{Losses: losses(f), Next: next(f)}
@@ -132,8 +151,13 @@ func frozen(f Facts) View {
 		waits = "node " + other(f.Self)
 	}
 	next := "bring back " + waits
-	if f.Mode == Resolving {
+	switch peer := other(f.Self); {
+	case f.Mode == Resolving:
 		waits, next = "the comparison of both copies", "wait: both copies are being compared"
+	case f.Arbiter == ByFencing && f.Mode == Frozen:
+		next = "restore the link or node " + peer + "; if it is off and stays off, say so: duet override peer-off --reason TEXT"
+	case f.Arbiter != ByWitness:
+		next = "bring back node " + peer + "; if it is off and stays off: duet override force-solo --reason TEXT"
 	}
 	return View{
 		Word:     FrozenWord,
@@ -143,11 +167,25 @@ func frozen(f Facts) View {
 	}
 }
 
+// left: what this node was told to do is done. Its peer was told to go on; from here nobody can see it.
+func left(f Facts) View {
+	return View{
+		Word:     Stopped,
+		Sentence: fmt.Sprintf("%s: stopped. Node %s has left the pair by order and runs nothing; node %s was told to go on.", f.Site, f.Self, other(f.Self)),
+		Losses:   []Loss{},
+		Next:     "let it return when the work is done: duet node return " + f.Self,
+	}
+}
+
 func word(f Facts, losses []Loss) string {
 	if f.Mode == Joining || f.Mode == Prepared || f.Mode == Solo && f.Peer {
 		return Rebuilding
 	}
-	if f.Mode == Paired && len(losses) == 4 && !slices.ContainsFunc(losses, func(l Loss) bool { return !l.Survived }) {
+	all := 4
+	if f.Arbiter == ByFencing && !f.Witness.Reached { // nobody needs it (R21): that it is lost is survived already
+		all = 3
+	}
+	if f.Mode == Paired && len(losses) == all && !slices.ContainsFunc(losses, func(l Loss) bool { return !l.Survived }) {
 		return Safe
 	}
 	return AtRisk
@@ -173,25 +211,43 @@ func link(f Facts) Loss {
 	switch {
 	case f.Mode != Paired:
 		return Loss{"link", true, "node " + member(f) + " goes on; a copy to the other one begins again later"}
-	case !vote(f):
+	case f.Arbiter == ByNobody:
+		return Loss{"link", false, "both nodes hold I/O until the link is back or a person decides; VMs stop after 4 s"}
+	case f.Arbiter == ByWitness && !vote(f):
 		return Loss{"link", false, "both nodes hold I/O until the link or the witness is back; VMs stop after 4 s"}
+	case f.Arbiter == ByFencing && f.FenceA == Fence{} && f.FenceB == Fence{}:
+		return Loss{"link", false, "no node can switch the other one off: both hold I/O until the link is back or a person decides"}
 	case onlyOn(f.Volumes, "a") != "":
 		return oneSided(onlyOn(f.Volumes, "a"))
 	case onlyOn(f.Volumes, "b") != "":
 		return oneSided(onlyOn(f.Volumes, "b"))
+	case f.Arbiter == ByFencing:
+		return Loss{"link", true, "one node switches the other one off and goes on " + race(f)}
 	}
 	return Loss{"link", true, "one node goes on after about 2 s; the other one's VMs start there after about 8 s"}
 }
 
-// oneSided: whoever wins the register may be the node that lacks the volume.
+// race: the pair owner shoots first; the other one's turn comes when it did not succeed (protocol.md 6.1, turn plan).
+func race(f Facts) string {
+	target := f.fence(other(f.PairOwner))
+	switch {
+	case target.BMC:
+		return "after 4 to 8 s, most likely node " + f.PairOwner
+	case f.fence(f.PairOwner).BMC:
+		return "after 10 to 16 s"
+	}
+	return "after 18 to 45 s, by outlets"
+}
+
+// oneSided: whoever goes on may be the node that lacks the volume.
 func oneSided(volume string) Loss {
 	return Loss{"link", false, "volume " + volume + " is held if the node that goes on lacks it"}
 }
 
 // witness: "witness lost". While both run, or one alone by its own record, nobody needs it.
 func witness(f Facts) Loss {
-	if f.Mode == Paired {
-		return Loss{"witness", true, "nothing stops; until it is back, the loss of a node would hold I/O"}
+	if f.Mode == Paired && f.Arbiter == ByWitness {
+		return Loss{"witness", true, "nothing stops; until it is back or fencing decides, the loss of a node would hold I/O"}
 	}
 	return Loss{"witness", true, "nothing stops"}
 }
@@ -208,19 +264,47 @@ func node(f Facts, n string) Loss {
 	if only := onlyOn(f.Volumes, n); only != "" {
 		return Loss{of, false, "volume " + only + " is in sync on node " + n + " only: its I/O is held until node " + n + " is back"}
 	}
-	if !vote(f) {
+	switch {
+	case f.Arbiter == ByFencing:
+		return fenced(f, n)
+	case f.Arbiter == ByNobody:
+		return Loss{of, false, "node " + survivor + " may not go on alone: I/O is held until node " + n + " is back or a person decides"}
+	case !vote(f):
 		return Loss{of, false, "node " + survivor + " may not go on alone without the witness: I/O is held until it or node " + n + " is back"}
 	}
 	return Loss{of, true, "node " + survivor + " goes on after about 2 s; VMs of node " + n + " start there " + takeover(f, n)}
 }
 
-// takeover: by evidence, else by the lease (protocol.md 5.3, W0).
-func takeover(f Facts, n string) string {
-	fence := f.FenceA
-	if n == "b" {
-		fence = f.FenceB
+// fenced: where fencing decides, the survivor goes on when it has read that node n is off, not before. A node may take
+// its BMC with it (row "witness lost, then node + its BMC"), so only outlets make its loss survived for certain.
+func fenced(f Facts, n string) Loss {
+	of, survivor := "node "+n, other(n)
+	way, soon := f.fence(n), "after 10 to 16 s"
+	if f.PairOwner == survivor {
+		soon = "after 4 to 8 s"
 	}
 	switch {
+	case way.BMC && way.Outlets:
+		return Loss{of, true, "node " + survivor + " goes on " + soon + ", when node " + n + " was read to be off; after 18 to 45 s if its BMC is lost with it"}
+	case way.Outlets:
+		return Loss{of, true, "node " + survivor + " goes on after 18 to 45 s, when its outlets were read to be off"}
+	case way.BMC:
+		return Loss{of, false, "node " + survivor + " goes on " + soon + " if the BMC of node " + n + " still answers; else I/O is held until node " + n +
+			" is back or a person decides"}
+	}
+	return Loss{of, false, "nothing would prove that node " + n + " is off: I/O is held until it is back or a person decides"}
+}
+
+func (f Facts) fence(n string) Fence {
+	if n == "b" {
+		return f.FenceB
+	}
+	return f.FenceA
+}
+
+// takeover: by evidence, else by the lease (protocol.md 5.3, W0).
+func takeover(f Facts, n string) string {
+	switch fence := f.fence(n); {
 	case fence.BMC && fence.Outlets:
 		return "within 10 s, by BMC or outlets"
 	case fence.BMC:
@@ -233,7 +317,9 @@ func takeover(f Facts, n string) string {
 
 // vote: a survivor could get the register's permission now. Without confirmation the register may still name an older
 // membership (12.2: "commit, then coordinator dies before PUSH is confirmed").
-func vote(f Facts) bool { return f.Witness.Configured && f.Witness.Reached && f.Witness.Confirmed }
+func vote(f Facts) bool {
+	return f.Arbiter == ByWitness && f.Witness.Configured && f.Witness.Reached && f.Witness.Confirmed
+}
 
 // member is the node that holds everything while the other one joins or is off.
 func member(f Facts) string {

@@ -12,6 +12,7 @@ func healthy() Facts {
 	both := Fence{BMC: true, Outlets: true}
 	return Facts{
 		Site: "demo", Founded: true, Complete: true, Self: "a", Mode: Paired, Peer: true, CopyParts: -1,
+		Arbiter: ByWitness, PairOwner: "a",
 		Witness: Witness{true, true, true}, FenceA: both, FenceB: both,
 		Volumes: []Volume{{"disk0", true, true}}, VMs: []VM{{"counter", true, true}},
 	}
@@ -49,6 +50,16 @@ func TestSentences(t *testing.T) {
 				f.Complete = false
 			case "no-witness":
 				f.Witness = Witness{}
+			case "by":
+				f.Arbiter = map[string]Arbiter{"nobody": ByNobody, "fencing": ByFencing}[value]
+			case "pair-owner":
+				f.PairOwner = value
+			case "left":
+				f.Left = true
+			case "peer-left":
+				f.PeerLeft = true
+			case "forced":
+				f.Forced = strings.ReplaceAll(value, "-", " ")
 			case "witness-silent":
 				f.Witness.Reached = false
 			case "unconfirmed":
@@ -83,25 +94,28 @@ func TestSentences(t *testing.T) {
 
 // Every combination of facts: the word follows from the losses, never better, and nothing panics.
 func TestHonesty(t *testing.T) {
-	for bits := range 1 << 10 {
+	for bits := range 1 << 12 {
 		on := func(i int) bool { return bits>>i&1 == 1 }
 		for _, mode := range modes {
 			f := healthy()
+			if f.Arbiter = Arbiter(bits >> 10); f.Arbiter > ByFencing {
+				continue
+			}
 			f.Mode, f.Peer = mode, on(0)
 			f.Witness = Witness{on(1), on(2), on(3)}
 			f.Volumes = []Volume{{"v", on(4), on(5)}}
 			f.FenceA, f.FenceB = Fence{on(6), on(7)}, Fence{on(8), on(9)}
 			v := Judge(f)
-			survivedAll := len(v.Losses) == 4
+			survivedAll := len(v.Losses) == 4 || len(v.Losses) == 3 && f.Arbiter == ByFencing && !on(2)
 			for _, l := range v.Losses {
 				survivedAll = survivedAll && l.Survived
 			}
-			arbiter := on(1) && on(2) && on(3)
+			arbiter := f.Arbiter == ByWitness && on(1) && on(2) && on(3) || f.Arbiter == ByFencing && (on(7) && on(9))
 			if v.Word == Safe && (!survivedAll || mode != Paired || !on(0) || !arbiter || !on(4) || !on(5)) {
 				t.Fatalf("%+v is called safe", f)
 			}
 			for _, l := range v.Losses {
-				if l.Survived && strings.HasPrefix(l.Of, "node") && mode == Paired && !arbiter {
+				if l.Survived && strings.HasPrefix(l.Of, "node") && mode == Paired && !arbiter && f.Arbiter != ByFencing {
 					t.Fatalf("%+v: %s is called survived without a vote", f, l.Of)
 				}
 			}

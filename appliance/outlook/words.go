@@ -28,7 +28,12 @@ func sentence(f Facts, v View) string {
 // reasons: what is not as it should be, worst first.
 func reasons(f Facts) []string {
 	var why []string
+	if f.Forced != "" {
+		why = append(why, f.Self+" goes on by force, against its record: "+f.Forced)
+	}
 	switch {
+	case f.Mode == Solo && !f.Peer && f.PeerLeft:
+		why = append(why, other(f.Self)+" has left by order")
 	case f.Mode == Solo && !f.Peer:
 		text := other(f.Self) + " is not heard"
 		if f.PeerOff {
@@ -46,13 +51,8 @@ func reasons(f Facts) []string {
 		}
 		why = append(why, text)
 	}
-	switch {
-	case !f.Witness.Configured:
-		why = append(why, "there is no witness")
-	case !f.Witness.Reached:
-		why = append(why, "the witness is not reached")
-	case f.Mode == Paired && !f.Witness.Confirmed:
-		why = append(why, "the witness has not confirmed this membership yet")
+	if text := arbitration(f); text != "" {
+		why = append(why, text)
 	}
 	if f.Mode == Paired {
 		for _, n := range []string{"a", "b"} {
@@ -72,17 +72,54 @@ func reasons(f Facts) []string {
 	return why
 }
 
+// arbitration: how the witness stands, and what decides instead.
+func arbitration(f Facts) string {
+	text := ""
+	switch {
+	case !f.Witness.Configured:
+		text = "there is no witness"
+	case !f.Witness.Reached:
+		text = "the witness is not reached"
+	case f.Mode == Paired && f.Arbiter == ByWitness && !f.Witness.Confirmed:
+		return "the witness has not confirmed this membership yet"
+	}
+	switch {
+	case f.Mode != Paired:
+	case f.Arbiter == ByFencing && text == "":
+		return "fencing decides who goes on; the witness is back"
+	case f.Arbiter == ByFencing:
+		text += ": fencing decides who goes on"
+	case f.Arbiter == ByNobody && text == "":
+		return "the witness is being admitted"
+	case f.Arbiter == ByNobody:
+		text += ", and fencing does not decide"
+	}
+	return text
+}
+
 // next is one safe step: the first reason's.
 func next(f Facts) string {
 	switch {
+	case f.Mode == Solo && !f.Peer && f.Forced != "":
+		return "keep node " + other(f.Self) + " off until it is replaced or may join"
+	case f.Mode == Solo && !f.Peer && f.PeerLeft:
+		return "let it return when the work is done: duet node return " + other(f.Self) + ", on node " + other(f.Self)
 	case f.Mode == Solo && !f.Peer:
 		return "look at node " + other(f.Self) + ": its power and console; it joins by itself"
 	case f.Mode != Paired:
 		return "wait until node " + other(member(f)) + " is up to date"
-	case !f.Witness.Configured:
+	case f.Arbiter != ByWitness && (f.FenceA == Fence{} || f.FenceB == Fence{}):
+		return "repair fencing: duet fence status"
+	case f.Arbiter != ByWitness && (!f.FenceA.Outlets || !f.FenceB.Outlets):
+		return "restore the witness or the outlets: a node that takes its BMC with it would stop the other one"
+	case !f.Witness.Configured && f.Arbiter == ByNobody:
 		return "plan a witness: without it a lost node stops the other one"
+	case !f.Witness.Configured:
+		return "plan a witness: duet witness add"
 	case !f.Witness.Reached:
 		return "restore the witness or the way to it"
+	case f.Arbiter != ByWitness:
+		return "wait: the witness is admitted when it has been reached for some minutes"
 	case !f.Witness.Confirmed:
 		return "wait: the membership is being confirmed by the witness"
 	case onlyOn(f.Volumes, "a") != "" || onlyOn(f.Volumes, "b") != "":

@@ -27,6 +27,9 @@ func (d *Driver) Order(ctx context.Context, e membership.Event) (membership.Refu
 			return nil
 		}
 		err := d.step(e)
+		if _, leaves := e.(membership.Leave); leaves {
+			d.link.Pause(foreverPause) // before anything else is heard: a node that has left must not come back by itself
+		}
 		if err == nil {
 			answer <- why
 		}
@@ -54,9 +57,5 @@ func (d *Driver) Order(ctx context.Context, e membership.Event) (membership.Refu
 // foreverPause is longer than a node is up.
 const foreverPause = 100 * 365 * 24 * time.Hour
 
-// Stay keeps the link to the peer down until Return or the next start of this process: a node that has left must not
-// come back by itself.
-func (d *Driver) Stay() { d.post(input{do: func() { d.link.Pause(foreverPause) }}) }
-
-// Return ends Stay.
+// Return lets sessions begin again after a Leave. The next start of this process does so too.
 func (d *Driver) Return() { d.post(input{do: func() { d.link.Pause(0) }}) }

@@ -189,3 +189,10 @@ func (c *checker) count(d Document) {
 		c.wrong("vms", fmt.Sprintf("VMs and unattached volumes are %d", n-1), fmt.Sprintf("a site has at most %d of them together", MaxResources-1), "attach volumes to VMs, or use fewer")
 	}
 }
+
+// CheckWitness names what is wrong with a witness by itself.
+func CheckWitness(w Witness) FieldErrors {
+	var c checker
+	c.witness("witness", &w)
+	return c.errors
+}

@@ -30,6 +30,7 @@ type Node struct {
 	moved   map[string]bool // to node b
 	hold    chan struct{}
 	latch   *api.Latch
+	left    string
 }
 
 // New makes a founded node of a healthy pair.
@@ -84,6 +85,7 @@ func (n *Node) status() api.Site {
 	both := outlook.Fence{BMC: true, Outlets: true}
 	f := outlook.Facts{
 		Site: "demo", Founded: true, Complete: true, Self: "a", Mode: outlook.Paired, Peer: true, CopyParts: -1,
+		Arbiter: outlook.ByWitness, PairOwner: "a",
 		Witness: outlook.Witness{Configured: true, Reached: true, Confirmed: true}, FenceA: both, FenceB: both,
 		Volumes: []outlook.Volume{{Name: "disk0", InSyncA: true, InSyncB: true}},
 	}
@@ -94,7 +96,8 @@ func (n *Node) status() api.Site {
 			{Node: "a", Self: true, Reached: true, Mode: "paired", Since: epoch, BootID: "boot"},
 			{Node: "b", Reached: true, Mode: "paired", Since: epoch, LastAck: 120, DataPath: "mirror0", Paths: []api.Path{{Name: "mirror0", Up: true, AgeMS: 120}, {Name: "lan0", Up: true, AgeMS: 130}}},
 		},
-		Witness: api.Witness{Configured: true, Address: "203.0.113.13:7443", Reached: true, AgeMS: 900, RTTMS: 12, Register: "aa", Confirmed: true},
+		Witness: api.Witness{Configured: true, Address: "203.0.113.13:7443", Reached: true, AgeMS: 900, RTTMS: 12, Register: "aa", Confirmed: true,
+			Key: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", ForMS: 400000, Known: true, Arbiter: "witness"},
 		Fence: api.Fence{Paths: []api.FencePath{
 			{Node: "a", By: "b", Kind: "bmc", Target: "192.0.2.11", State: "ready", Proven: true, AgeMS: 40000, Fresh: true, ProofAgeMS: 40000, Power: "on", Watts: -1},
 			{Node: "b", By: "a", Kind: "bmc", Target: "192.0.2.12", State: "ready", Proven: true, AgeMS: 40000, Fresh: true, ProofAgeMS: 40000, Power: "on", Watts: -1},
@@ -129,6 +132,10 @@ func (n *Node) status() api.Site {
 		s.Fence.Paths[1].Power = "unknown"
 		s.Fence.Says = []string{"b can be fenced: outlets 3+4 60 s ago; not by BMC (FENCE-5012)"}
 		s.Faults = []api.Fault{*api.AsFault(event.New(event.PeerOff, "peer", "b", "node", "a", "since", "03:12"), &since), *silent}
+	}
+	if n.left != "" {
+		f.Mode, f.Peer, f.Left = outlook.Starting, false, true
+		s.Mode, s.Members, s.Session, s.WaitsFor = "starting", []string{"b"}, "", "the order to return"
 	}
 	v := outlook.Judge(f)
 	s.Word, s.Sentence, s.Next = v.Word, v.Sentence, v.Next
