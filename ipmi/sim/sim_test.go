@@ -217,23 +217,29 @@ func TestStuckAndLying(t *testing.T) {
 
 // Whatever a stranger sends, the PDU does not panic and the outlets stay.
 func FuzzModbus(f *testing.F) {
-	for _, text := range []string{"0300010001", "0500670000", "0f0065000401ff", "01"} {
+	for _, text := range []string{"0300010001", "0500670000", "0f0065000401ff", "01", "2b0e0100", "043a020002"} {
 		body, err := hex.DecodeString(text)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(body)
 	}
-	p, err := NewPDU(PDUConfig{Product: "netio", Outlets: 4})
-	if err != nil {
-		f.Fatal(err)
+	var devices []*PDU
+	for _, product := range []string{"netio", "gude", "waveshare", "xerus", "eaton"} {
+		p, err := NewPDU(PDUConfig{Product: product, Outlets: 4, Device: [3]string{"GUDE", "8045", "1"}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		devices = append(devices, p)
 	}
 	f.Fuzz(func(t *testing.T, request []byte) {
 		if len(request) == 0 || len(request) > pduMax {
 			return
 		}
-		if reply := p.answer(request, PDUFaults{}); len(reply) == 0 || len(reply) > pduMax {
-			t.Errorf("%x is answered by %x", request, reply)
+		for _, p := range devices {
+			if reply := p.answer(request, PDUFaults{}); len(reply) == 0 || len(reply) > pduMax {
+				t.Errorf("%s: %x is answered by %x", p.product.Name, request, reply)
+			}
 		}
 	})
 }
