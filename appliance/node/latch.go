@@ -100,13 +100,16 @@ func (n *Node) beginFencing(f *fencer) {
 	})
 }
 
-// fencePeerIsBack follows the begin of a session.
+// fencePeerIsBack follows the begin of a session, on the driver's goroutine: what the peer told before is forgotten before
+// its first message of this session can come.
 func (n *Node) fencePeerIsBack() {
 	f := n.fencerNow()
 	if f == nil {
 		return
 	}
 	f.proof.forget()
-	n.publishProof()
-	f.giveBack(n.ctx)
+	n.tasks.Go(func() {
+		n.publishProof()
+		f.giveBack(n.ctx)
+	})
 }

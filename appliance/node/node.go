@@ -266,7 +266,7 @@ func (n *Node) sessionBegan(_ membership.Session, peerFresh bool) {
 	n.mu.Unlock()
 	if !peerFresh {
 		n.tasks.Go(n.sendRuntime)
-		n.tasks.Go(n.fencePeerIsBack)
+		n.fencePeerIsBack()
 	}
 }
 
