@@ -210,7 +210,7 @@ func (d *Driver) dropSession() {
 
 func (d *Driver) send(m membership.Message) {
 	body := append([]byte{kindCore}, membership.MarshalMessage(m)...)
-	session := uint64(d.state.Session)
+	session := d.resume.Session // the transport's: a YIELD is sent in the step in which the core drops its session
 	switch m.(type) {
 	case membership.BeatMsg, membership.BeatAck:
 		d.link.SendLoose(session, body)

@@ -44,12 +44,13 @@ func (p *Params) apply(w *World, a Action) error {
 		}
 		w.Net = Net{Session: m.Session(w.Net.Count + 1), Count: w.Net.Count + 1}
 	case ActLearn:
-		w.Net.Learned[a.Node] = true
+		w.Net.Learned[a.Node], n.Wire = true, w.Net.Session
 		return p.input(w, a.Node, m.Connected{Session: w.Net.Session})
 	case ActSuspect:
 		if w.holds(a.Node.Peer()) || !w.Net.Learned[a.Node.Peer()] && n.Core.Session == w.Net.Session {
 			w.Left.Cut--
 		}
+		n.Wire = 0
 		return p.input(w, a.Node, m.PeerLost{Session: n.Core.Session})
 	case ActBeat:
 		return p.input(w, a.Node, m.Beat{})
@@ -103,6 +104,9 @@ func (p *Params) restart(w *World, id m.Node, lose bool) error {
 		}
 	}
 	n.strand(w)
+	if n.Core.Session == 0 {
+		n.Wire = 0
+	}
 	n.Queue, n.Armed, n.Verdict, n.Proof = nil, 0, m.FenceResult{}, m.CopyDone{}
 	if e != (m.Event)(m.Resume{}) {
 		n.Failed = n.Bad

@@ -189,6 +189,7 @@ func (c *coder) node(n *Node, id m.Node) {
 	c.core(&n.Core, &n.Disk)
 	c.queue(&n.Queue)
 	c.byte(&n.Armed)
+	c.session(&n.Wire)
 	c.flag(&n.Granted)
 	if n.Granted {
 		c.grant(&n.Grant)

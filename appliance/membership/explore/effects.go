@@ -78,6 +78,8 @@ func (p *Params) perform(w *World, id m.Node, e m.Effect) error {
 		}
 	case m.Send:
 		w.send(id, e.Message)
+	case m.CloseSession:
+		n.Wire = 0
 	case m.AskWitness:
 		w.packet(Packet{Kind: CASRequest, From: id, RID: e.RID[1], Nonce: e.Nonce, Expected: e.Expected, Content: e.New})
 	case m.PushWitness:
@@ -133,7 +135,7 @@ func (n *Node) stop(e m.Stop) {
 }
 
 func (w *World) send(id m.Node, msg m.Message) {
-	if w.Net.Session == 0 || !w.holds(id) {
+	if w.Net.Session == 0 || w.N[id].Wire != w.Net.Session {
 		return
 	}
 	switch msg.(type) {

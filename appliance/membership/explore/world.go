@@ -63,7 +63,8 @@ type Node struct {
 	Queue []membership.Effect // effects of the last Step that are still to do
 	Disk  membership.Record   // durable
 	Clock membership.Boottime
-	Armed uint8 // bit per timer
+	Armed uint8              // bit per timer
+	Wire  membership.Session // of the transport on this side; the core may have dropped it in a Step that still sends
 
 	Granted bool
 	Grant   membership.GrantContent // of duet-mirrord and of the lease guard
