@@ -75,6 +75,7 @@ func (n *Node) Override(ctx context.Context, kind, word, by, reason string) erro
 		return errors.Join(err, taken())
 	}
 	n.driver.Note(o.note, by+": "+reason)
+	n.byPerson(by, reason)
 	n.history.add(n.latchEntry("latch", n.peer().String(), reason, by))
 	return nil
 }
