@@ -23,9 +23,12 @@
 // that is counted from the wrong end. So every question has a nonce that dies at the next connect or change of the
 // record, and every right runs from the moment at which its proof was requested.
 //
+// What a person or a manager wants is an order: an event that the core may refuse (State.Allows says why). A change of
+// who arbitrates suspends the peer first, so that nobody ever has two ways to go on alone; a change of an owner, a leg or a
+// document is durable on both nodes before it counts.
+//
 // One function carries one rule and its name; files go by story: boot, session, arbitrate, solo, lease, join, resolve,
-// found. R1-R17, R20, R10b and R27 are here. R18, R19 and R21-R29 add files of their own: handing over, changing the
-// arbiter, legs that differ, documents, force.
+// found, leave, handover, arbiter, legs, documents, force. R29 is not here yet.
 //
 // # What the driver must do
 //
@@ -44,7 +47,8 @@
 //  6. Messages of a session arrive in order and once (BEAT and BEATACK: any order, also twice), or the session ends.
 //     Connected is given once per session and before its messages; PeerLost after CloseSession is not needed. A session
 //     that the core has closed is never continued. A peer with an unknown protocol version is no peer.
-//  7. Prepare is delivered only after every document that its tuple names is durable on this node.
+//  7. Hello, Prepare and DocPrepare are delivered only after every version of a document that they name, and that is newer
+//     than this node's, is durable on this node. ChangeDoc is given only for a version that is.
 //     Each Found has a register of its own: a new CREATE with a new nonce, also when the last Found was cut.
 //  8. CopyDone, CopyFailed and FenceResult of an earlier session or attempt may be delivered late; they change nothing.
 //  9. Before the effects of each Step the State is written to the tmpfs snapshot with the boot id. A new process gives
@@ -52,7 +56,12 @@
 //     State{Cfg: ...} for Boot. All timers of the old process are gone; Resume and Boot arm what they need.
 //  10. duet-mirrord holds writes from the barrier of a copy on until a grant of another stage (GrantContent.SameStage)
 //     replaces the one it has; a grant that differs in owners or deadline only does not release them.
-//  11. After each Step CheckStep and CheckState must hold; a violation stops the node, never the data.
+//  11. duet-mirrord holds the writes of a volume from the barrier of R24 on until a grant of another stage, or with other
+//     legs of it (SameLegs), comes; those of a resource from Drain on until a grant of another stage or with another
+//     owner, or until a Drain without it. Drained is given for each resource, once.
+//  12. Messages are sent in the session of the transport: a Step may send and drop its session (R18).
+//  13. LegFailed and LegSynced are given again after a restart of duet-mirrord or of this process, as long as they are true.
+//  14. After each Step CheckStep and CheckState must hold; a violation stops the node, never the data.
 //
 // Rejected: a log with terms (Raft) on three nodes. The witness would need a log and a clock, traffic when nothing
 // changes, and a quorum to boot one node alone; protocol.md section 14 has the other reasons.

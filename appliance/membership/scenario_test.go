@@ -34,7 +34,7 @@ const second Boottime = 1e9
 func durations(self Node) Config {
 	return Config{
 		Self: self, Lease: 4 * second, PeerWait: 6 * second, Bias: second, BootWait: 15 * second, AskAgain: 2 * second,
-		FenceAgain: 5 * second, PowerOnWait: 10 * second, CommitAgain: second / 4,
+		FenceAgain: 5 * second, PowerOnWait: 10 * second, CommitAgain: second / 4, ForceGap: 1000,
 	}
 }
 
@@ -55,6 +55,7 @@ type actor struct {
 	disk   Record
 	timers [TimerCount]Boottime
 	inbox  []Message
+	wire   Session // of the transport: the core may have dropped it in the step that sends
 }
 
 type asked struct {
@@ -86,7 +87,7 @@ func (w *stage) command(f []string) error {
 	case "connect":
 		w.session++
 		for i := range w.n {
-			w.n[i].inbox = nil
+			w.n[i].inbox, w.n[i].wire = nil, w.session
 		}
 		w.step(A, Connected{w.session})
 		w.step(B, Connected{w.session})
@@ -124,10 +125,13 @@ func (w *stage) nodeCommand(verb string, id Node, args []string) error {
 		w.step(id, Boot{n.disk})
 	case "crash":
 		w.n[id] = actor{s: State{Cfg: n.s.Cfg}, disk: n.disk}
+	case "replace": // by a fresh node
+		w.n[id] = actor{s: State{Cfg: n.s.Cfg}}
 	case "resume":
 		n.timers = [TimerCount]Boottime{}
 		w.step(id, Resume{})
 	case "lose":
+		n.wire = 0
 		w.step(id, PeerLost{n.s.Session})
 	case "found":
 		w.step(id, theFounding)
@@ -154,8 +158,45 @@ func (w *stage) nodeCommand(verb string, id Node, args []string) error {
 	case "powered":
 		w.step(id, PeerPowered{args[0] == "ok"})
 	default:
+		return w.orderCommand(verb, id, args)
+	}
+	return nil
+}
+
+// orderCommand: what people, managers and duet-mirrord say.
+func (w *stage) orderCommand(verb string, id Node, args []string) error {
+	n := &w.n[id]
+	number := 0
+	if len(args) > 0 {
+		_, _ = fmt.Sscan(args[0], &number) // words are not numbers
+	}
+	var e Event
+	switch verb {
+	case "leave":
+		e = Leave{Waiting: len(args) > 0}
+	case "move":
+		e = Move{ResourceID(number)}
+	case "drained":
+		e = Drained{Resource: ResourceID(number), OK: len(args) < 2}
+	case "arbiter":
+		e = SetArbiter{map[string]ArbKind{"witness": ArbWitness, "fence": ArbFence}[args[0]]}
+	case "peer-off":
+		e = PeerOff{n.s.Rec.Ep}
+	case "force":
+		e = ForceSolo{PeerOff: true, Text: MakeText("admin: the hall is on fire")}
+	case "document":
+		e = ChangeDoc{DocSite, PairResource, DocRef{Ep: n.s.Rec.Ep, Version: uint64(number)}}
+	case "leg-failed":
+		e = LegFailed{VolumeSlot(number)}
+	case "leg-synced":
+		e = LegSynced{w.session, VolumeSlot(number), Digest{7}}
+	default:
 		return fmt.Errorf("unknown command %q", verb)
 	}
+	if why := n.s.Allows(e); why != Granted {
+		fmt.Fprintf(&w.out, "%v refuses %s: %v\n", id, verb, why)
+	}
+	w.step(id, e)
 	return nil
 }
 
@@ -202,7 +243,7 @@ func (w *stage) do(id Node, e Effect) string {
 	case Revoke:
 		return "revoke"
 	case Send:
-		if n.s.Session != 0 && n.s.Session == peer.s.Session || n.s.Session == w.session {
+		if n.wire == w.session {
 			peer.inbox = append(peer.inbox, e.Message)
 		}
 		switch e.Message.(type) {
@@ -211,6 +252,7 @@ func (w *stage) do(id Node, e Effect) string {
 		}
 		return "send " + strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e.Message), "membership."))
 	case CloseSession:
+		n.wire = 0
 		return "close session"
 	case AskWitness:
 		w.asked = append(w.asked, asked{id, e})
@@ -218,6 +260,11 @@ func (w *stage) do(id Node, e Effect) string {
 	case PushWitness:
 		w.asked = append(w.asked, asked{id, e})
 		return fmt.Sprintf("push %d", e.Ep)
+	case CreateRegister:
+		w.asked = append(w.asked, asked{id, e})
+		return fmt.Sprintf("create (%d,%v)", e.Content.Ep, e.Content.Set)
+	case Drain:
+		return fmt.Sprintf("drain %03b", e.Resources&7)
 	case Start:
 		return fmt.Sprintf("start %d", e.Resource)
 	case Fence:
@@ -249,6 +296,30 @@ func (w *stage) grantWord(g GrantContent) string {
 		text += " expired"
 	case g.Deadline != 0:
 		text += fmt.Sprintf(" for %.1fs", float64(g.Deadline-w.now)/1e9)
+	}
+	return text
+}
+
+// changedWords is what orders have made different from a new site.
+func changedWords(r Record) string {
+	text := ""
+	if r.Arb.Kind != ArbWitness && !r.Site.IsZero() {
+		text += [...]string{", no arbiter", "", ", arbiter fence"}[r.Arb.Kind]
+	}
+	if r.Arb.Kind == ArbWitness && r.Arb.RID[0] > 7 {
+		text += fmt.Sprintf(", register %d", r.Arb.RID[0])
+	}
+	if l := r.Legs[0]; l.Version > 1 {
+		text += fmt.Sprintf(", volume 0 on %v", l.Set)
+		if l.Pending {
+			text += " and pending"
+		}
+	}
+	if d, p := r.Docs[DocSite], r.Pending[DocSite]; d.Version+p.Version > 0 {
+		text += fmt.Sprintf(", document %d, pending %d", d.Version, p.Version)
+	}
+	if r.Forced.Counter != 0 {
+		text += fmt.Sprintf(", forced from %d: %v", r.Forced.Ep, r.Forced.Text)
 	}
 	return text
 }
@@ -305,10 +376,18 @@ func (w *stage) witness(mute bool) {
 		switch e := q.e.(type) {
 		case AskWitness:
 			r = WitnessReply{Op: OpCAS, Nonce: e.Nonce, RID: e.RID}
-			w.reg, done, _ = w.reg.CAS(regContent(e.Expected), regContent(e.New))
+			if known := register.ID(e.RID) == w.reg.RID; known {
+				w.reg, done, _ = w.reg.CAS(regContent(e.Expected), regContent(e.New))
+			} else {
+				r.Result = WitnessUnknown
+			}
 		case PushWitness:
 			r = WitnessReply{Op: OpPush, Nonce: e.Nonce, RID: e.RID}
 			w.reg, done, _ = w.reg.Push(register.Epoch(e.Ep))
+		case CreateRegister: // the stage keeps the newest one only
+			w.reg = register.Register{RID: register.ID{w.reg.RID[0] + 1}, Content: regContent(e.Content)}
+			r = WitnessReply{Op: OpCreate, Nonce: e.Nonce, RID: ID(w.reg.RID)}
+			done = true
 		}
 		if done {
 			r.Result = WitnessOK
@@ -365,7 +444,7 @@ func (w *stage) summary() {
 				owned += fmt.Sprintf(" %d", r)
 			}
 		}
-		fmt.Fprintf(&w.out, "%v %v, %s, owns%s\n", Node(i), n.s.Mode, recordWord(n.disk), owned)
+		fmt.Fprintf(&w.out, "%v %v, %s, owns%s%s\n", Node(i), n.s.Mode, recordWord(n.disk), owned, changedWords(n.disk))
 	}
 	fmt.Fprintf(&w.out, "witness (%d,%v)\n", w.reg.Content.Epoch, Set(w.reg.Content.Set))
 }
