@@ -22,6 +22,9 @@ type world struct {
 	vote   bool // the witness is reached
 	timers [2][membership.TimerCount]membership.Boottime
 	fresh  membership.Nonce
+
+	ways  [2]Fence // to turn each node off
+	noBMC [2]bool  // it lost its BMC with its power
 }
 
 // pair is a committed pair at epoch 5.
@@ -58,8 +61,20 @@ func (w *world) step(i int, e membership.Event) {
 			w.timers[i][e.Timer] = e.At
 		case membership.AskWitness:
 			w.ask(i, e)
+		case membership.Fence:
+			w.fence(i, e)
 		}
 	}
+}
+
+// fence turns the peer off if there is a way, and reads it: in a cut link the pair owner, a, shoots first.
+func (w *world) fence(i int, f membership.Fence) {
+	verdict, peer := membership.Unknown, 1-i
+	if way := w.ways[peer]; way.Outlets || way.BMC && !w.noBMC[peer] {
+		verdict = membership.Confirmed
+		w.on[peer] = false
+	}
+	w.step(i, membership.FenceResult{Attempt: f.Attempt, Verdict: verdict})
 }
 
 func (w *world) ask(i int, a membership.AskWitness) {
@@ -99,6 +114,19 @@ func (w *world) run() {
 		w.timers[node][timer] = 0
 		w.step(node, membership.Timer{Timer: membership.TimerID(timer)})
 	}
+}
+
+// survives says whether a loss is survived however it comes: a node may die with its power, and its BMC with it, or only
+// its board.
+func survives(fresh func() *world, of string) bool {
+	for _, withBMC := range []bool{false, true} {
+		w := fresh()
+		w.noBMC = [2]bool{withBMC && of == "node a", withBMC && of == "node b"}
+		if !w.lose(of) {
+			return false
+		}
+	}
+	return true
 }
 
 // lose carries a loss out and says whether the site serves afterwards.
@@ -143,7 +171,7 @@ func TestTheMachineAgrees(t *testing.T) {
 			w.vote = false
 			return w
 		}, true},
-		{"no witness", func(f *Facts) { f.Witness = Witness{} }, func() *world { return pair(membership.ArbNone) }, true},
+		{"no witness", func(f *Facts) { f.Witness, f.Arbiter = Witness{}, ByNobody }, func() *world { return pair(membership.ArbNone) }, true},
 		{"push not confirmed", func(f *Facts) { f.Witness.Confirmed = false }, func() *world {
 			w := pair(membership.ArbWitness)
 			w.reg.Content = register.Content{Epoch: 4, Set: register.OnlyA}
@@ -155,6 +183,17 @@ func TestTheMachineAgrees(t *testing.T) {
 			w.vote = false
 			return w
 		}, true},
+		{"fencing decides", byFencing(Fence{true, true}, Fence{true, true}), fencing(Fence{true, true}, Fence{true, true}), true},
+		{"fencing decides, the witness is back", func(f *Facts) { f.Arbiter = ByFencing }, fencing(Fence{true, true}, Fence{true, true}), true},
+		{"fencing by outlets", byFencing(Fence{Outlets: true}, Fence{Outlets: true}), fencing(Fence{Outlets: true}, Fence{Outlets: true}), true},
+		{"fencing by BMC", byFencing(Fence{BMC: true}, Fence{BMC: true}), fencing(Fence{BMC: true}, Fence{BMC: true}), true},
+		{"fencing of b only", byFencing(Fence{}, Fence{true, true}), fencing(Fence{}, Fence{true, true}), true},
+		{"fencing of a only", byFencing(Fence{true, true}, Fence{}), fencing(Fence{true, true}, Fence{}), true},
+		{"fencing without a way", byFencing(Fence{}, Fence{}), fencing(Fence{}, Fence{}), true},
+		{"nobody decides", func(f *Facts) { f.Arbiter = ByNobody }, func() *world { return pair(membership.ArbNone) }, true},
+		{"forced alone", func(f *Facts) {
+			f.Mode, f.Peer, f.Forced, f.Witness.Reached, f.Arbiter = Solo, false, "root: b burnt", false, ByFencing
+		}, forced, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := healthy()
@@ -164,7 +203,7 @@ func TestTheMachineAgrees(t *testing.T) {
 				t.Fatal("no losses to compare")
 			}
 			for _, l := range v.Losses {
-				machine := c.world().lose(l.Of)
+				machine := survives(c.world, l.Of)
 				if l.Survived && !machine || c.exact && l.Survived != machine {
 					t.Errorf("loss of %s: the outlook says %v, the machine does %v", l.Of, l.Survived, machine)
 				}
@@ -179,6 +218,34 @@ func alone() *world {
 	if !w.lose("node b") {
 		panic("a did not go on alone")
 	}
+	w.on[1] = true
+	w.step(1, membership.Boot{Record: w.nodes[1].Rec})
+	return w
+}
+
+// byFencing and fencing are the same pair, as facts and as machines.
+func byFencing(a, b Fence) func(*Facts) {
+	return func(f *Facts) { f.Arbiter, f.Witness.Reached, f.FenceA, f.FenceB = ByFencing, false, a, b }
+}
+
+func fencing(a, b Fence) func() *world {
+	return func() *world {
+		w := pair(membership.ArbFence)
+		w.vote, w.ways = false, [2]Fence{a, b}
+		return w
+	}
+}
+
+// forced: both lost their power where fencing decides; a alone came back, refused, and was forced.
+func forced() *world {
+	w := fencing(Fence{}, Fence{})()
+	w.on[1] = false
+	w.step(0, membership.Boot{Record: w.nodes[0].Rec})
+	w.run()
+	if w.nodes[0].Mode == membership.Solo {
+		panic("a restarted node went on alone where fencing decides (R21c)")
+	}
+	w.step(0, membership.ForceSolo{PeerOff: true, Text: membership.MakeText("root: b burnt")})
 	w.on[1] = true
 	w.step(1, membership.Boot{Record: w.nodes[1].Rec})
 	return w
