@@ -93,6 +93,36 @@ func Collect(rows []Row, measured []Measured, skipped string) *Liveness {
 	return l
 }
 
+// Merge makes one report of several runs: of each row the last run that played it whole, or else the last that played it.
+func Merge(rows []Row, runs []Liveness) *Liveness {
+	var measured []Measured
+	commits, machines := []string{}, []string{}
+	for _, row := range rows {
+		var cases []Measured
+		at := -1
+		for i, run := range runs {
+			for _, r := range run.Rows {
+				if r.Row == row.Name && (len(r.Cases) >= len(cases) || len(r.Cases) == len(row.Cases)) {
+					cases, at = r.Cases, i
+				}
+			}
+		}
+		measured = append(measured, cases...)
+		if at >= 0 && !slices.Contains(commits, runs[at].Commit) {
+			commits = append(commits, runs[at].Commit)
+		}
+		if at >= 0 && !slices.Contains(machines, runs[at].Machine) {
+			machines = append(machines, runs[at].Machine)
+		}
+	}
+	l := Collect(rows, measured, "not played in those runs")
+	l.Commit, l.Machine = strings.Join(commits, ", "), strings.Join(machines, "; ")
+	for _, run := range runs {
+		l.Seconds += run.Seconds
+	}
+	return l
+}
+
 // Write prints the line.
 func (l *Liveness) Write(w io.Writer) error {
 	line, err := json.Marshal(l)

@@ -101,6 +101,18 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// A run that was cut short and the one that played the rest make one report; a whole row is worth more than half of it.
+func TestMerge(t *testing.T) {
+	rows := []Row{{Name: "one", Cases: make([]Case, 2)}, {Name: "two", Cases: make([]Case, 1)}, {Name: "three", Cases: make([]Case, 1)}}
+	first := Collect(rows, []Measured{{Row: "one", Case: "x"}, {Row: "one", Case: "y"}, {Row: "two", Case: "old", Failed: "why"}}, "no time")
+	second := Collect(rows, []Measured{{Row: "one", Case: "x"}, {Row: "two", Case: "new"}}, "not asked for")
+	first.Commit, second.Commit = "c1", "c2"
+	l := Merge(rows, []Liveness{*first, *second})
+	if len(l.Rows) != 2 || len(l.Rows[0].Cases) != 2 || l.Rows[1].Cases[0].Case != "new" || l.Liveness != "ok" || l.Commit != "c1, c2" {
+		t.Errorf("%+v", l)
+	}
+}
+
 // The failure matrix in the tree parses, and names only rows that this release knows.
 func TestMatrixInTree(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("../..", MatrixFile))

@@ -2,9 +2,6 @@ package scenario
 
 import "time"
 
-// noR21 is why the rows of the witness-less mode have no measurement.
-const noR21 = "the daemons do not change to arbitration by fencing yet (R21)"
-
 // Rows is the liveness table of protocol.md section 12.2 with what the lab can add to it (hung nodes, slow witness,
 // killed daemons, stepped clocks: the faults of features.md section 4).
 //
@@ -170,24 +167,73 @@ func Rows() []Row {
 		},
 		{
 			Name: "dropped-then-node", Situation: "witness lost for 60 s (arbitration by fencing, R21), then a node dies",
-			Own: "confirmed fence: 4-8 s if the survivor is pair owner, else 10-16 s; PDU 18-45 s; else frozen", Other: "same", Person: "none",
-			Reason: noR21,
+			Own: "confirmed fence: 4-8 s if the survivor is pair owner, else 10-16 s", Other: "same", Person: "none",
+			OwnWithin: 8 * time.Second, OtherWithin: 16 * time.Second,
+			Cases: []Case{
+				{"the other: the survivor owns the pair", []Phase{dropped, {Do: []string{"panic other"}, Own: "owner"}}},
+				{"the owner: the survivor does not own the pair", []Phase{dropped, {Do: []string{"panic owner"}, Starts: "other"}}},
+			},
+		},
+		{
+			Name: "dropped-then-node-with-bmc", Situation: "witness lost for 60 s (R21), then a node dies with its BMC", Own: "PDU 18-45 s",
+			Other: "same", Person: "none", OwnWithin: 45 * time.Second, OtherWithin: 45 * time.Second,
+			Cases: []Case{
+				{"the other", []Phase{dropped, {Do: []string{"cut other"}, Own: "owner"}}},
+				{"the owner", []Phase{dropped, {Do: []string{"cut owner"}, Starts: "other"}}},
+			},
 		},
 		{
 			Name: "dropped-then-link", Situation: "witness lost for 60 s (R21), then link lost",
-			Own: "pair owner fences, 4-8 s; the other boots and waits for the link", Other: "same", Person: "repair", Reason: noR21,
+			Own: "pair owner fences, 4-8 s; the other boots and waits for the link", Other: "same", Person: "repair",
+			OwnWithin: 8 * time.Second, OtherWithin: 16 * time.Second,
+			Cases: []Case{{"every way between the nodes", []Phase{dropped, {Do: []string{"link all cut"}, One: true}}}},
 		},
 		{
 			Name: "dropped-then-node-and-bmc", Situation: "witness lost for 60 s (R21), then node + its BMC (no PDU)",
-			Own: "frozen (evidence unknown)", Other: "-", Person: "R26, or bring back the node", Reason: noR21,
+			Own: "frozen (evidence unknown)", Other: "-", Person: "R26, or bring back the node", BackWithin: 2*time.Second + nodeBoot,
+			Note: "back is counted from the power button",
+			Cases: []Case{
+				{"the other", []Phase{
+					dropped, {Do: []string{"pdu mute", "cut other"}, Holds: []string{"owner"}, Waits: "evidence that node"},
+					{Do: []string{"on other"}, Own: "owner", Back: true},
+				}},
+			},
 		},
 		{
 			Name: "dropped-both-cycled", Situation: "witness lost for 60 s (R21), both power-cycled, one returns",
-			Own: "refuses (R21c): waits for the other", Other: "-", Person: "R26, or bring back the other", Reason: noR21,
+			Own: "refuses (R21c): waits for the other", Other: "-", Person: "R26, or bring back the other", BackWithin: 2*time.Second + nodeBoot,
+			Note: "back is counted from the power button",
+			Cases: both("returns", func(x, y string) []Phase {
+				return []Phase{
+					dropped, {Do: []string{"cut other", "cut owner", "pause 1s"}},
+					{Do: []string{"on " + x}, Holds: []string{x}, Waits: "or a person"},
+					{Do: []string{"on " + y}, Own: "owner", Back: true},
+				}
+			}),
 		},
 		{
 			Name: "witness-replaced", Situation: "witness replaced, then a node dies", Own: "as \"one node dies\"", Other: "same", Person: "none",
-			Reason: "the order that admits a new witness (R19) is not there yet",
+			OwnWithin: StallTarget, OtherWithin: VMStartTarget,
+			Cases: again(
+				Case{"the owner", []Phase{
+					{Do: []string{"duet owner witness replace --reason lab", "arbiter witness"}, Quiet: quiet / 2, Own: "owner"},
+					{Do: []string{"panic owner"}, Starts: "other"},
+				}},
+				Case{"the other", []Phase{
+					{Do: []string{"duet owner witness replace --reason lab", "arbiter witness"}, Quiet: quiet / 2, Own: "owner"},
+					{Do: []string{"panic other"}, Own: "owner"},
+				}},
+			),
+		},
+		{
+			Name: "node-leaves", Situation: "a node leaves by order, and returns", Own: "-", Other: "VM boot", Person: "the orders",
+			OtherWithin: VMStartTarget,
+			Cases: again(
+				Case{"the owner", []Phase{
+					{Do: []string{"duet owner node leave owner --reason lab --yes --confirm-site demo"}, Starts: "other"},
+					{Do: []string{"duet owner node return owner", "paired"}, Own: "other"},
+				}},
+			),
 		},
 		{
 			Name: "both-return", Situation: "both power-cycled, both return", Own: "1-2 s after both are up", Other: "same", Person: "none",

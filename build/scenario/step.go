@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"duet/appliance/api"
 	"duet/build/lab"
 )
 
@@ -21,16 +22,20 @@ import (
 //	runs NODE         wait until the VM's process lives there
 //	witness-lost      wait until every living node says that it does not reach the witness
 //	witness-back      wait until every living node reaches it again
+//	arbiter WORD      wait until both nodes may go on alone by this: witness, fencing
+//	replace-witness   order a fresh register, on the pair owner, and wait until it is in force
 //	fed NODE          wait until the outlets of NODE are on: who was fenced by them is given power again by the product
+//	arbiter WORD      wait until every living node says that this lets it go on alone: witness, fencing, none
+//	duet NODE WORDS   an order of a person on that node
 //	writes NODE       begin to write on NODE; what was acknowledged before stays known
 type step []string
 
 // labVerbs are the verbs of the lab that a step may use.
 var labVerbs = []string{"cut", "on", "cycle", "reset", "crash", "panic", "hang", "resume", "psu", "link", "bmc", "pdu", "witness", "clock", "kill"}
 
-// ownWords maps each word of this package to the number of words that follow it.
+// ownWords maps each word of this package to the number of words that follow it; -1: a node and an order.
 var ownWords = map[string]int{
-	"pause": 1, "until": 2, "paired": 0, "runs": 1, "witness-lost": 0, "witness-back": 0, "writes": 1, "fed": 1,
+	"pause": 1, "until": 2, "paired": 0, "runs": 1, "witness-lost": 0, "witness-back": 0, "writes": 1, "fed": 1, "arbiter": 1, "replace-witness": 0,
 }
 
 // parseStep refuses what do would not understand.
@@ -41,7 +46,9 @@ func parseStep(text string) (step, error) {
 	}
 	n, own := ownWords[words[0]]
 	switch {
-	case own && len(words) != n+1:
+	case own && n < 0 && len(words) < 3:
+		return nil, fmt.Errorf("step %q: a node and an order follow", text)
+	case own && n >= 0 && len(words) != n+1:
 		return nil, fmt.Errorf("step %q: %d words follow %q", text, n, words[0])
 	case own && words[0] == "pause":
 		if _, err := time.ParseDuration(words[1]); err != nil {
@@ -99,10 +106,21 @@ func (s *Site) do(ctx context.Context, text, owner string) error {
 		return s.wait(ctx, VMName+" on "+st[1], takeoverLimit, func() (bool, string) { return s.runsOn(ctx, st[1]), "not running there" })
 	case "fed":
 		return s.fed(ctx, st[1])
+	case "arbiter":
+		return s.arbiter(ctx, st[1])
+	case "replace-witness":
+		return s.replaceWitness(ctx)
 	case "witness-lost":
 		return s.witnessSaid(ctx, false)
 	case "witness-back":
 		return s.witnessSaid(ctx, true)
+	case "arbiter":
+		return s.arbiterIs(ctx, st[1])
+	case "duet":
+		if text, err := s.Lab.Exec(ctx, st[1], append([]string{"duet"}, st[2:]...)...); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(st, " "), err, text)
+		}
+		return nil
 	default: // writes
 		if err := s.probe.collect(ctx); err != nil {
 			return err
@@ -113,7 +131,17 @@ func (s *Site) do(ctx context.Context, text, owner string) error {
 
 // witnessSaid waits until every living node says that it reaches the witness, or that it does not.
 func (s *Site) witnessSaid(ctx context.Context, want bool) error {
-	return s.wait(ctx, fmt.Sprintf("witness reached: %v", want), takeoverLimit, func() (bool, string) {
+	return s.everySays(ctx, fmt.Sprintf("witness reached: %v", want), func(st api.Site) bool { return st.Witness.Reached == want })
+}
+
+// arbiterIs waits until every living node says what lets it go on alone, and is not changing it.
+func (s *Site) arbiterIs(ctx context.Context, word string) error {
+	return s.everySays(ctx, "arbiter: "+word, func(st api.Site) bool { return st.Witness.Arbiter == word && st.Witness.Changing == "" })
+}
+
+// everySays waits until the status of every living node is as it should be.
+func (s *Site) everySays(ctx context.Context, what string, is func(api.Site) bool) error {
+	return s.wait(ctx, what, takeoverLimit, func() (bool, string) {
 		for _, node := range []string{lab.A, lab.B} {
 			if power, err := s.power(ctx, node); err != nil || power != "on" {
 				continue
@@ -122,7 +150,7 @@ func (s *Site) witnessSaid(ctx context.Context, want bool) error {
 			if err != nil {
 				return false, err.Error()
 			}
-			if st.Witness.Reached != want {
+			if !is(st) {
 				return false, node + ": " + st.Sentence
 			}
 		}

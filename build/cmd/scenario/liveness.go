@@ -75,7 +75,8 @@ func listCases(w io.Writer, rows []scenario.Row) error {
 	return nil
 }
 
-// runMatrix makes the failure matrix from the JSON line of a liveness run on standard input.
+// runMatrix makes the failure matrix from the JSON lines of liveness runs on standard input: a run that was cut short and
+// the one that played the rest make one page.
 func runMatrix(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("matrix", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -86,12 +87,21 @@ func runMatrix(_ context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	var l scenario.Liveness
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &l); err != nil {
-		return fmt.Errorf("the last line of a liveness run is expected: %w", err)
+	var runs []scenario.Liveness
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "{") { // the table for people
+			continue
+		}
+		var l scenario.Liveness
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			return fmt.Errorf("the last line of a liveness run is expected: %w", err)
+		}
+		runs = append(runs, l)
 	}
-	return l.WriteMatrix(stdout, scenario.Rows())
+	if len(runs) == 0 {
+		return errors.New("no line of JSON of a liveness run on standard input")
+	}
+	return scenario.Merge(scenario.Rows(), runs).WriteMatrix(stdout, scenario.Rows())
 }
 
 func writeMatrix(path string, l *scenario.Liveness, rows []scenario.Row) error {
