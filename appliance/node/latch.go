@@ -49,7 +49,9 @@ func (n *Node) UnlatchNode(ctx context.Context, node, reason, by string) error {
 	if f == nil || !f.exists() || n.peerHere() {
 		return nil
 	}
-	return reportedError(f.PowerOn(ctx))
+	err := f.PowerOn(ctx)
+	f.proof.watch.Soon() // what was seen of it while it was off is not shown any longer
+	return reportedError(err)
 }
 
 // aboutPeer refuses an order about this node: it could not carry it out on itself.
