@@ -200,7 +200,11 @@ func TestKilledInAStorm(t *testing.T) {
 		p.start()
 	}
 	for want := answered.Load() + sites; answered.Load() < want; {
-		<-time.After(time.Millisecond)
+		select {
+		case err := <-failed:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
 	}
 	cancel()
 	running.Wait()

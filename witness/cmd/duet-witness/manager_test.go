@@ -46,7 +46,12 @@ func TestServiceManager(t *testing.T) {
 			t.Errorf("it said %q", said)
 		}
 	}
-	go p.end(syscall.SIGTERM)
+	ended := make(chan struct{})
+	go func() {
+		p.end(syscall.SIGTERM)
+		close(ended)
+	}()
+	defer func() { <-ended }() // before the clean-up, which would wait for the same process
 	for {
 		said := hear()
 		if said == "STOPPING=1" {
