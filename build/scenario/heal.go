@@ -55,9 +55,6 @@ func (s *Site) WaitWhole(ctx context.Context) error {
 	if err := s.WaitSafe(ctx); err != nil {
 		return err
 	}
-	if err := s.admitWitness(ctx); err != nil {
-		return err
-	}
 	if err := s.admitted(ctx); err != nil {
 		return err
 	}
@@ -73,25 +70,4 @@ func (s *Site) WaitWhole(ctx context.Context) error {
 		}
 		return true, ""
 	})
-}
-
-// admitWitness spares a site that arbitrates by fencing the five minutes after which it admits a witness by itself: the
-// next case would find a site that behaves in another way.
-func (s *Site) admitWitness(ctx context.Context) error {
-	err := s.wait(ctx, "the witness reached by both nodes", rejoinLimit, func() (bool, string) {
-		for _, node := range []string{lab.A, lab.B} {
-			if st, err := s.Status(ctx, node); err != nil || !st.Witness.Reached {
-				return false, fmt.Sprint(node, ": ", st.Sentence, err)
-			}
-		}
-		return true, ""
-	})
-	if err != nil {
-		return err
-	}
-	st, err := s.Status(ctx, lab.A)
-	if err != nil || st.Witness.Arbiter == "witness" {
-		return err
-	}
-	return s.do(ctx, "duet "+st.PairOwner+" witness replace --reason whole-again", lab.A)
 }

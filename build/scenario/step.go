@@ -25,7 +25,6 @@ import (
 //	arbiter WORD      wait until both nodes may go on alone by this: witness, fencing
 //	replace-witness   order a fresh register, on the pair owner, and wait until it is in force
 //	fed NODE          wait until the outlets of NODE are on: who was fenced by them is given power again by the product
-//	arbiter WORD      wait until every living node says that this lets it go on alone: witness, fencing, none
 //	duet NODE WORDS   an order of a person on that node
 //	writes NODE       begin to write on NODE; what was acknowledged before stays known
 type step []string
@@ -36,6 +35,7 @@ var labVerbs = []string{"cut", "on", "cycle", "reset", "crash", "panic", "hang",
 // ownWords maps each word of this package to the number of words that follow it; -1: a node and an order.
 var ownWords = map[string]int{
 	"pause": 1, "until": 2, "paired": 0, "runs": 1, "witness-lost": 0, "witness-back": 0, "writes": 1, "fed": 1, "arbiter": 1, "replace-witness": 0,
+	"duet": -1,
 }
 
 // parseStep refuses what do would not understand.
@@ -114,8 +114,6 @@ func (s *Site) do(ctx context.Context, text, owner string) error {
 		return s.witnessSaid(ctx, false)
 	case "witness-back":
 		return s.witnessSaid(ctx, true)
-	case "arbiter":
-		return s.arbiterIs(ctx, st[1])
 	case "duet":
 		if text, err := s.Lab.Exec(ctx, st[1], append([]string{"duet"}, st[2:]...)...); err != nil {
 			return fmt.Errorf("%s: %w: %s", strings.Join(st, " "), err, text)
@@ -132,11 +130,6 @@ func (s *Site) do(ctx context.Context, text, owner string) error {
 // witnessSaid waits until every living node says that it reaches the witness, or that it does not.
 func (s *Site) witnessSaid(ctx context.Context, want bool) error {
 	return s.everySays(ctx, fmt.Sprintf("witness reached: %v", want), func(st api.Site) bool { return st.Witness.Reached == want })
-}
-
-// arbiterIs waits until every living node says what lets it go on alone, and is not changing it.
-func (s *Site) arbiterIs(ctx context.Context, word string) error {
-	return s.everySays(ctx, "arbiter: "+word, func(st api.Site) bool { return st.Witness.Arbiter == word && st.Witness.Changing == "" })
 }
 
 // everySays waits until the status of every living node is as it should be.
