@@ -53,6 +53,7 @@ func (v *Volume) Drain(ctx context.Context) bool {
 			cancel()
 		}
 	}()
+	// First without a place in the queue of the ranges, so that nothing else waits behind a request that hangs.
 	if v.until(ctx, func() bool { return len(v.active) == 0 }) != nil {
 		return false
 	}
