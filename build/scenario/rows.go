@@ -3,7 +3,7 @@ package scenario
 import "time"
 
 // dropped brings a site to arbitration by fencing: the witness is gone for a minute (R21a).
-var dropped = Phase{Do: []string{"witness stop", "arbiter fencing"}} //nolint:gochecknoglobals // never changed
+var dropped = Phase{Do: []string{"witness stop", "arbiter fencing"}}
 
 // Rows is the liveness table of protocol.md section 12.2 with what the lab can add to it (hung nodes, slow witness,
 // killed daemons, stepped clocks: the faults of features.md section 4).
@@ -197,7 +197,8 @@ func Rows() []Row {
 			Note: "back is counted from the power button",
 			Cases: []Case{
 				{"the other", []Phase{
-					dropped, {Do: []string{"pdu mute", "cut other"}, Holds: []string{"owner"}, Waits: "evidence that node"},
+					dropped,
+					{Do: []string{"pdu mute", "cut other"}, Holds: []string{"owner"}, Waits: "evidence that node"},
 					{Do: []string{"on other"}, Own: "owner", Back: true},
 				}},
 			},
@@ -208,7 +209,8 @@ func Rows() []Row {
 			Note: "back is counted from the power button",
 			Cases: both("returns", func(x, y string) []Phase {
 				return []Phase{
-					dropped, {Do: []string{"cut other", "cut owner", "pause 1s"}},
+					dropped,
+					{Do: []string{"cut other", "cut owner", "pause 1s"}},
 					{Do: []string{"on " + x}, Holds: []string{x}, Waits: "or a person"},
 					{Do: []string{"on " + y}, Own: "owner", Back: true},
 				}

@@ -96,8 +96,10 @@ func (n *Node) status() api.Site {
 			{Node: "a", Self: true, Reached: true, Mode: "paired", Since: epoch, BootID: "boot"},
 			{Node: "b", Reached: true, Mode: "paired", Since: epoch, LastAck: 120, DataPath: "mirror0", Paths: []api.Path{{Name: "mirror0", Up: true, AgeMS: 120}, {Name: "lan0", Up: true, AgeMS: 130}}},
 		},
-		Witness: api.Witness{Configured: true, Address: "203.0.113.13:7443", Reached: true, AgeMS: 900, RTTMS: 12, Register: "aa", Confirmed: true,
-			Key: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", ForMS: 400000, Known: true, Arbiter: "witness"},
+		Witness: api.Witness{
+			Configured: true, Address: "203.0.113.13:7443", Reached: true, AgeMS: 900, RTTMS: 12, Register: "aa", Confirmed: true,
+			Key: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", ForMS: 400000, Known: true, Arbiter: "witness",
+		},
 		Fence: api.Fence{Paths: []api.FencePath{
 			{Node: "a", By: "b", Kind: "bmc", Target: "192.0.2.11", State: "ready", Proven: true, AgeMS: 40000, Fresh: true, ProofAgeMS: 40000, Power: "on", Watts: -1},
 			{Node: "b", By: "a", Kind: "bmc", Target: "192.0.2.12", State: "ready", Proven: true, AgeMS: 40000, Fresh: true, ProofAgeMS: 40000, Power: "on", Watts: -1},
