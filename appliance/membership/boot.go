@@ -42,13 +42,9 @@ func (t *turn) resume() {
 	t.do(CancelFence{})
 	t.report(ReportResumed)
 	t.resumeStop()
-	if t.s.Draining != 0 { // the answer may be lost: it is asked for again by whoever wants it
-		t.s.Draining = 0
-		t.do(Drain{})
-		t.report(ReportNotGiven)
-	}
 	if t.s.Mode == Paired {
 		t.grant()
+		t.resumeDrain()
 		t.armPaired()
 		return
 	}
@@ -64,6 +60,16 @@ func (t *turn) resume() {
 	default: // nothing for the others
 	}
 	t.resumeAlone()
+}
+
+// resumeDrain releases what was being drained: the answer may be lost, and whoever wants the handover asks again. Behind
+// the grant, which may be the one of another handover: its hold ends with that grant, not before.
+func (t *turn) resumeDrain() {
+	if t.s.Draining != 0 {
+		t.s.Draining = 0
+		t.do(Drain{})
+		t.report(ReportNotGiven)
+	}
 }
 
 // resumeStop: first take away what the state does not allow.
