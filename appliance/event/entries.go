@@ -45,7 +45,7 @@ var siteEntries = []Entry{
 	{
 		Code: WitnessSilent, Severity: Warning, Title: "The witness does not answer",
 		What: "The witness at {address} has not answered for {seconds} s",
-		Why:  "While the pair is together this stops nothing; if a node dies now, the other one holds I/O until the witness or the node is back",
+		Why:  "While the pair is together this stops nothing; where the witness decides, the loss of a node would hold I/O until one of them is back. After 60 s fencing decides, if it is proven",
 		Next: "Check the way to the witness and its machine", Command: "duet status",
 	},
 	{

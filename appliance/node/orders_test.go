@@ -206,3 +206,32 @@ func TestForceSolo(t *testing.T) {
 		return !hasFault(p.site(1), event.Forced) && len(n.store.Runtime().Latched) == 0
 	})
 }
+
+// A survivor without evidence takes a person's word, once and for its epoch; the other node is latched off.
+func TestPeerOffByPerson(t *testing.T) {
+	p := pairOf(t)
+	ctx := p.ordered(20 * time.Second)
+	n := p.nodes[1]
+	if o, err := n.Overrides(ctx); err != nil || o.PeerOff.Possible || o.ForceSolo.Possible || o.PeerOff.Word+o.ForceSolo.Word != "" {
+		t.Errorf("a healthy pair may be overridden: %+v %v", o, err)
+	}
+	p.crash(0)
+	p.until("the survivor is solo", 8*time.Second, p.mode(1, "solo"))
+	o, err := n.Overrides(ctx)
+	if err != nil || !o.PeerOff.Possible || o.ForceSolo.Possible {
+		t.Fatalf("%+v %v", o, err)
+	}
+	if err := n.Override(ctx, api.PeerOffOverride, o.PeerOff.Word, "root", "I pulled its cords"); err != nil {
+		t.Fatal(err)
+	}
+	st := n.driver.View().State
+	if l, is := n.latchOf(membership.A.String()); st.Rec.Fenced != st.Rec.Ep || !is || l.Reason != "I pulled its cords" {
+		t.Errorf("fenced for epoch %d of %d, latch %+v", st.Rec.Fenced, st.Rec.Ep, l)
+	}
+	if err := n.Override(ctx, api.PeerOffOverride, o.PeerOff.Word, "root", "again"); event.CodeOf(err) != event.OrderRefused {
+		t.Errorf("a second time: %v", err)
+	}
+	if hasFault(p.site(1), event.Forced) {
+		t.Error("a word about the peer is shown as a forced record")
+	}
+}

@@ -15,7 +15,7 @@ var refusals = map[membership.Refusal]struct{ reason, next string }{
 	membership.RefusedNotOwner:     {"the other node owns it", "Order it on the other node"},
 	membership.RefusedBusy:         {"another change is under way", "Wait some seconds and order it again"},
 	membership.RefusedLegMissing:   {"the other node does not hold every write", "Wait until every volume is in sync"},
-	membership.RefusedNotSolo:      {"only a node that goes on alone may do that", "Look at the status"},
+	membership.RefusedNotSolo:      {"this node neither goes on alone nor has run since it was paired: that the other one is off now says nothing about before", "Bring the other node back, or force this one: duet override force-solo"},
 	membership.RefusedSession:      {"the other node is connected", "Look at the status"},
 	membership.RefusedAlready:      {"it is so already", "Nothing is to be done"},
 	membership.RefusedEpoch:        {"the site has changed since that was said", "Look at the status and say it again"},

@@ -184,7 +184,7 @@ func (n *Node) faultFacts(f facts) []api.Fault {
 		add(event.New(event.MirrorDown, "node", self))
 	}
 	if f.founded && f.doc.Witness != nil && !f.witness.ok && !f.witness.asked.IsZero() {
-		add(event.New(event.WitnessSilent, "address", f.doc.Witness.Address, "seconds", sinceSeconds(f.witness.answered)))
+		add(event.New(event.WitnessSilent, "address", f.doc.Witness.Address, "seconds", sinceSeconds(f.witness.answered, n.arbiter.reachFor())))
 	}
 	if !f.view.Watchdog {
 		add(event.New(event.WatchdogMissing, "device", orNone(n.boot.Watchdog), "reason", "it is not armed"))
@@ -218,9 +218,10 @@ func (n *Node) faultFacts(f facts) []api.Fault {
 	return out
 }
 
-func sinceSeconds(t time.Time) string {
+// sinceSeconds: without an answer ever, since this process began to ask.
+func sinceSeconds(t time.Time, asking time.Duration) string {
 	if t.IsZero() {
-		return "a long time, more than any"
+		return fmt.Sprint(int(asking.Seconds()))
 	}
 	return fmt.Sprint(int(time.Since(t).Seconds()))
 }

@@ -91,11 +91,14 @@ func faultLines(w io.Writer, faults []api.Fault) {
 }
 
 func witnessLine(v api.Witness) string {
+	by := map[string]string{"fencing": "; fencing decides", "none": "; nobody decides"}[v.Arbiter]
 	switch {
 	case !v.Configured:
-		return "none"
+		return "none" + by
 	case !v.Reached:
-		return v.Address + ", not reached, last answer " + age(v.AgeMS)
+		return v.Address + ", not reached, last answer " + age(v.AgeMS) + by
+	case by != "":
+		return fmt.Sprintf("%s, %d ms%s", v.Address, v.RTTMS, by)
 	case !v.Confirmed:
 		return fmt.Sprintf("%s, %d ms, has not confirmed this epoch", v.Address, v.RTTMS)
 	}
