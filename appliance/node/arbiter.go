@@ -91,6 +91,8 @@ type arbiter struct {
 	since   int64 // when the witness began to be seen as it is
 	reached bool
 	saidAt  int64
+	saidIn  membership.Session
+	said    bool
 	orderAt int64 // not before
 	lostAt  int64 // since when the witness has not known the register; 0: it does
 }
@@ -132,8 +134,8 @@ func (a *arbiter) look(ctx context.Context) {
 		a.lostAt = now
 	}
 	mine := reach{a.reached, (now - a.since) / int64(time.Millisecond)}
-	if st.Session != 0 && now-a.saidAt >= int64(reachEvery) {
-		a.saidAt = now
+	if st.Session != 0 && (now-a.saidAt >= int64(reachEvery) || st.Session != a.saidIn || seen.ok != a.said) {
+		a.saidAt, a.saidIn, a.said = now, st.Session, seen.ok
 		a.say(mine)
 	}
 	f := arbiterFacts{
@@ -174,6 +176,13 @@ func (a *arbiter) forgetFormer(ctx context.Context, st membership.State) {
 	if err := n.changeDocument(ctx, func(d *site.Document) { d.Former = nil }); err != nil {
 		n.log.Warn("the former witness stays in the document", "error", err.Error())
 	}
+}
+
+// peerReaches says whether the peer told in this session, a moment ago, that it reaches the witness.
+func (a *arbiter) peerReaches() bool {
+	a.node.mu.Lock()
+	defer a.node.mu.Unlock()
+	return a.toldAt != 0 && time.Duration(boottime.Now()-a.toldAt) < reachStale && a.told.Reached
 }
 
 // reachFor is for how long the witness has been seen as it is.

@@ -105,7 +105,7 @@ func (n *Node) judge(f facts, s *api.Site) {
 		Peer: st.Session != 0 && st.Peer.Hello, PeerOff: st.Mode == membership.Solo && st.Rec.Fenced == st.Rec.Ep,
 		WaitsFor: s.WaitsFor, CopyParts: copyPercent(f.mirror),
 		Arbiter: outlookArbiter(st.Rec.Arb.Kind), PairOwner: s.PairOwner,
-		Witness: outlook.Witness{Configured: s.Witness.Configured, Reached: s.Witness.Reached, Confirmed: s.Witness.Confirmed},
+		Witness: outlook.Witness{Configured: s.Witness.Configured, Reached: s.Witness.Reached, Confirmed: s.Witness.Confirmed, PeerReached: n.arbiter.peerReaches()},
 		Left:    n.left.Load() && st.Session == 0, PeerLeft: n.hasLeft(f),
 	}
 	if n.forcedAlone(f) {

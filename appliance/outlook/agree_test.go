@@ -19,7 +19,8 @@ type world struct {
 	nodes  [2]membership.State
 	on     [2]bool
 	reg    register.Register
-	vote   bool // the witness is reached
+	vote   bool    // the witness is reached
+	cut    [2]bool // it is not reached from this node
 	timers [2][membership.TimerCount]membership.Boottime
 	fresh  membership.Nonce
 
@@ -78,7 +79,7 @@ func (w *world) fence(i int, f membership.Fence) {
 }
 
 func (w *world) ask(i int, a membership.AskWitness) {
-	if !w.vote {
+	if !w.vote || w.cut[i] {
 		return
 	}
 	content := func(c membership.RegisterContent) register.Content {
@@ -166,9 +167,19 @@ func TestTheMachineAgrees(t *testing.T) {
 		exact bool
 	}{
 		{"healthy pair", func(*Facts) {}, func() *world { return pair(membership.ArbWitness) }, true},
-		{"witness lost", func(f *Facts) { f.Witness.Reached = false }, func() *world {
+		{"witness lost", func(f *Facts) { f.Witness.Reached, f.Witness.PeerReached = false, false }, func() *world {
 			w := pair(membership.ArbWitness)
 			w.vote = false
+			return w
+		}, true},
+		{"b does not reach the witness", func(f *Facts) { f.Witness.PeerReached = false }, func() *world {
+			w := pair(membership.ArbWitness)
+			w.cut[1] = true
+			return w
+		}, true},
+		{"a does not reach the witness", func(f *Facts) { f.Witness.Reached = false }, func() *world {
+			w := pair(membership.ArbWitness)
+			w.cut[0] = true
 			return w
 		}, true},
 		{"no witness", func(f *Facts) { f.Witness, f.Arbiter = Witness{}, ByNobody }, func() *world { return pair(membership.ArbNone) }, true},

@@ -81,6 +81,8 @@ type Witness struct {
 	Configured bool
 	Reached    bool
 	Confirmed  bool // no push of the pair's epoch is outstanding
+
+	PeerReached bool // the peer said a moment ago that it reaches it
 }
 
 // Fence tells which ways of turning a node off would give evidence now.
@@ -213,7 +215,7 @@ func link(f Facts) Loss {
 		return Loss{"link", true, "node " + member(f) + " goes on; a copy to the other one begins again later"}
 	case f.Arbiter == ByNobody:
 		return Loss{"link", false, "both nodes hold I/O until the link is back or a person decides; VMs stop after 4 s"}
-	case f.Arbiter == ByWitness && !vote(f):
+	case f.Arbiter == ByWitness && !vote(f, "a") && !vote(f, "b"):
 		return Loss{"link", false, "both nodes hold I/O until the link or the witness is back; VMs stop after 4 s"}
 	case f.Arbiter == ByFencing && f.FenceA == Fence{} && f.FenceB == Fence{}:
 		return Loss{"link", false, "no node can switch the other one off: both hold I/O until the link is back or a person decides"}
@@ -269,7 +271,7 @@ func node(f Facts, n string) Loss {
 		return fenced(f, n)
 	case f.Arbiter == ByNobody:
 		return Loss{of, false, "node " + survivor + " may not go on alone: I/O is held until node " + n + " is back or a person decides"}
-	case !vote(f):
+	case !vote(f, survivor):
 		return Loss{of, false, "node " + survivor + " may not go on alone without the witness: I/O is held until it or node " + n + " is back"}
 	}
 	return Loss{of, true, "node " + survivor + " goes on after about 2 s; VMs of node " + n + " start there " + takeover(f, n)}
@@ -315,10 +317,14 @@ func takeover(f Facts, n string) string {
 	return "after about 8 s, by the end of its lease"
 }
 
-// vote: a survivor could get the register's permission now. Without confirmation the register may still name an older
+// vote: node n could get the register's permission now. Without confirmation the register may still name an older
 // membership (12.2: "commit, then coordinator dies before PUSH is confirmed").
-func vote(f Facts) bool {
-	return f.Arbiter == ByWitness && f.Witness.Configured && f.Witness.Reached && f.Witness.Confirmed
+func vote(f Facts, n string) bool {
+	reached := f.Witness.Reached
+	if n != f.Self {
+		reached = f.Witness.PeerReached
+	}
+	return f.Arbiter == ByWitness && f.Witness.Configured && reached && f.Witness.Confirmed
 }
 
 // member is the node that holds everything while the other one joins or is off.

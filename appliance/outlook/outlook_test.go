@@ -13,7 +13,7 @@ func healthy() Facts {
 	return Facts{
 		Site: "demo", Founded: true, Complete: true, Self: "a", Mode: Paired, Peer: true, CopyParts: -1,
 		Arbiter: ByWitness, PairOwner: "a",
-		Witness: Witness{true, true, true}, FenceA: both, FenceB: both,
+		Witness: Witness{true, true, true, true}, FenceA: both, FenceB: both,
 		Volumes: []Volume{{"disk0", true, true}}, VMs: []VM{{"counter", true, true}},
 	}
 }
@@ -61,6 +61,10 @@ func TestSentences(t *testing.T) {
 			case "forced":
 				f.Forced = strings.ReplaceAll(value, "-", " ")
 			case "witness-silent":
+				f.Witness.Reached, f.Witness.PeerReached = false, false
+			case "here-only":
+				f.Witness.PeerReached = false
+			case "there-only":
 				f.Witness.Reached = false
 			case "unconfirmed":
 				f.Witness.Confirmed = false
@@ -94,15 +98,15 @@ func TestSentences(t *testing.T) {
 
 // Every combination of facts: the word follows from the losses, never better, and nothing panics.
 func TestHonesty(t *testing.T) {
-	for bits := range 1 << 12 {
+	for bits := range 1 << 13 {
 		on := func(i int) bool { return bits>>i&1 == 1 }
 		for _, mode := range modes {
 			f := healthy()
-			if f.Arbiter = Arbiter(bits >> 10); f.Arbiter > ByFencing {
+			if f.Arbiter = Arbiter(bits >> 10 & 3); f.Arbiter > ByFencing {
 				continue
 			}
 			f.Mode, f.Peer = mode, on(0)
-			f.Witness = Witness{on(1), on(2), on(3)}
+			f.Witness = Witness{on(1), on(2), on(3), on(12)}
 			f.Volumes = []Volume{{"v", on(4), on(5)}}
 			f.FenceA, f.FenceB = Fence{on(6), on(7)}, Fence{on(8), on(9)}
 			v := Judge(f)
@@ -110,12 +114,13 @@ func TestHonesty(t *testing.T) {
 			for _, l := range v.Losses {
 				survivedAll = survivedAll && l.Survived
 			}
-			arbiter := f.Arbiter == ByWitness && on(1) && on(2) && on(3) || f.Arbiter == ByFencing && (on(7) && on(9))
+			arbiter := f.Arbiter == ByWitness && on(1) && on(2) && on(3) && on(12) || f.Arbiter == ByFencing && (on(7) && on(9))
 			if v.Word == Safe && (!survivedAll || mode != Paired || !on(0) || !arbiter || !on(4) || !on(5)) {
 				t.Fatalf("%+v is called safe", f)
 			}
 			for _, l := range v.Losses {
-				if l.Survived && strings.HasPrefix(l.Of, "node") && mode == Paired && !arbiter && f.Arbiter != ByFencing {
+				if l.Survived && strings.HasPrefix(l.Of, "node") && mode == Paired && f.Arbiter != ByFencing &&
+					(f.Arbiter == ByNobody || !on(1) || !on(3) || !on(2) && l.Of == "node b" || !on(12) && l.Of == "node a") {
 					t.Fatalf("%+v: %s is called survived without a vote", f, l.Of)
 				}
 			}

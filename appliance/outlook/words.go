@@ -82,6 +82,8 @@ func arbitration(f Facts) string {
 		text = "the witness is not reached"
 	case f.Mode == Paired && f.Arbiter == ByWitness && !f.Witness.Confirmed:
 		return "the witness has not confirmed this membership yet"
+	case f.Mode == Paired && f.Arbiter == ByWitness && !f.Witness.PeerReached:
+		return "node " + other(f.Self) + " does not reach the witness"
 	}
 	switch {
 	case f.Mode != Paired:
@@ -118,6 +120,8 @@ func next(f Facts) string {
 		return "plan a witness: duet witness add"
 	case !f.Witness.Reached:
 		return "restore the witness or the way to it"
+	case f.Arbiter == ByWitness && !f.Witness.PeerReached:
+		return "restore the way from node " + other(f.Self) + " to the witness: duet witness status, there"
 	case f.Arbiter != ByWitness:
 		return "wait: the witness is admitted when it has been reached for some minutes"
 	case !f.Witness.Confirmed:

@@ -86,7 +86,7 @@ func (n *Node) status() api.Site {
 	f := outlook.Facts{
 		Site: "demo", Founded: true, Complete: true, Self: "a", Mode: outlook.Paired, Peer: true, CopyParts: -1,
 		Arbiter: outlook.ByWitness, PairOwner: "a",
-		Witness: outlook.Witness{Configured: true, Reached: true, Confirmed: true}, FenceA: both, FenceB: both,
+		Witness: outlook.Witness{Configured: true, Reached: true, Confirmed: true, PeerReached: true}, FenceA: both, FenceB: both,
 		Volumes: []outlook.Volume{{Name: "disk0", InSyncA: true, InSyncB: true}},
 	}
 	s := api.Site{
