@@ -9,9 +9,13 @@
 // Errors are problem+json (RFC 9457) with four words of our own: code, what, why, next. No error reaches a person
 // without a code. An order for the other node is refused with 409 and the name of that node.
 //
-// Founding is the only long action: POST /setup/answer returns 202 and a task. Tasks live in memory: founding turns
-// each node off once, so its progress is also kept durably by the node and told by GET /setup; a client that loses
-// its task asks there. One task at a time; a second one gets 423 and the id of the first.
+// Founding, live fence tests and changes of the witness are long actions: their POST returns a task. Tasks live in memory.
+// Founding turns each node off once, so its progress is also kept durably by the node and told by GET /setup; a client
+// that loses its task asks there. How a change of the witness ended is seen in GET /witness. One task at a time; a
+// second one gets 423 and the id of the first.
+//
+// An override (peer-off, force-solo) takes two calls: GET /override shows what is known, what may be lost, and a word
+// that follows from the present state; the POST wants that word.
 //
 // The client is in this package so that the types cannot differ. It distinguishes "duetd said no" (*Problem) from
 // "no contact with duetd" (*ContactError).
