@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"duet/build/probe"
 )
 
 // KillEpisodes kill each daemon of each node under load: the guest must not see an error, and nobody else takes over.
@@ -71,7 +73,8 @@ func killDaemon(name, unit, role string) func(context.Context, *Site, *Report) e
 }
 
 // FIO runs fio with crc32c verification against the probe volume on its owner while the other node's power is cut and
-// restored. fio ends with an error when a block does not verify or any request fails.
+// restored. fio ends with an error when a block does not verify or any request fails. It writes behind the blocks of the
+// probe, whose history goes on.
 func (s *Site) FIO(ctx context.Context) error {
 	owner, err := s.Owner(ctx)
 	if err != nil {
@@ -81,9 +84,11 @@ func (s *Site) FIO(ctx context.Context) error {
 	done := make(chan error, 1)
 	fioCtx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
+	own := int64(s.sizes.ProbeBlocks) * probe.BlockSize
 	go func() {
 		text, err := s.Lab.Exec(fioCtx, owner, "fio", "--name=verify", "--ioengine=nbd",
-			"--uri=nbd+unix:///"+ProbeVolume+"?socket=/run/duet/nbd.sock", "--rw=randwrite", "--bs=4k", "--size=48m",
+			"--uri=nbd+unix:///"+ProbeVolume+"?socket=/run/duet/nbd.sock", "--rw=randwrite", "--bs=4k",
+			fmt.Sprintf("--offset=%d", own), fmt.Sprintf("--size=%d", s.sizes.ProbeBytes-own),
 			"--iodepth=8", "--fsync=64", "--rate_iops=400", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--loops=1")
 		if err != nil {
 			err = fmt.Errorf("fio: %w\n%s", err, text)
