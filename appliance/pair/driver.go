@@ -49,6 +49,7 @@ type Driver struct {
 	lane     lane
 	laneSeen control.LinkEvent // the last one, whatever it belongs to
 	asks     asks
+	legs     legs
 	resumed  bool
 	// unsnapped: the last snapshot could not be written
 	unsnapped bool

@@ -25,7 +25,7 @@ func (d *Driver) due() error {
 		}
 		break
 	}
-	for _, f := range []func(membership.Boottime) error{d.dueTimers, d.dueLane, d.dueBeat, d.dueWants} {
+	for _, f := range []func(membership.Boottime) error{d.dueTimers, d.dueLane, d.dueLegs, d.dueBeat, d.dueWants} {
 		if err := f(d.now()); err != nil {
 			return err
 		}
@@ -58,11 +58,8 @@ func (d *Driver) dueLane(now membership.Boottime) error {
 		return nil
 	}
 	d.lane = lane{}
-	d.log.Warn("no data lane in this session", "session", uint64(l.session))
-	d.trail.note("no-data-lane", "")
-	d.dropSession()
 	d.link.Pause(laneHoldOff)
-	return d.step(membership.PeerLost{Session: l.session})
+	return d.endSession("no data lane")
 }
 
 func (d *Driver) dueBeat(now membership.Boottime) error {
@@ -106,7 +103,7 @@ func (d *Driver) mayAsk(r membership.ResourceID) bool {
 
 // untilNext is the time to the next thing that is due.
 func (d *Driver) untilNext() time.Duration {
-	next := min(d.beatAt, d.wantAt)
+	next := min(d.beatAt, d.wantAt, d.legs.at)
 	for _, at := range d.timers {
 		if at != 0 {
 			next = min(next, at)

@@ -133,6 +133,10 @@ func (d *Driver) mirrorSaid(e control.Event) {
 	case e.CopyFailed != nil:
 		d.log.Warn("copy failed", "why", e.CopyFailed.Reason)
 		d.postEvent(membership.CopyFailed{Session: membership.Session(e.CopyFailed.Session)})
+	case e.LegFailed != nil:
+		d.post(input{do: func() { d.legFailed(*e.LegFailed) }})
+	case e.LegSynced != nil:
+		d.post(input{do: func() { d.legSynced(*e.LegSynced) }})
 	case e.Fault != nil:
 		d.cfg.Hooks.MirrorFault(*e.Fault)
 	}
@@ -175,6 +179,7 @@ func (d *Driver) mirrorLost(known chan struct{}) {
 		if session != 0 {
 			d.postEvent(membership.CopyFailed{Session: session})
 		}
+		d.post(input{try: d.forgetLegs})
 		d.post(input{do: func() { close(known) }})
 	})
 }

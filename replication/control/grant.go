@@ -83,7 +83,23 @@ type Event struct {
 	Link       *LinkEvent
 	CopyDone   *CopyDone
 	CopyFailed *CopyFailed
+	LegFailed  *LegFailed
+	LegSynced  *LegSynced
 	Fault      *Fault
+}
+
+// LegFailed: this node's leg of a volume cannot be written, synced, read or opened. The volume is held until a grant takes
+// the leg out, and the leg comes back only as a new one (protocol.md R23). It is a level: a new client hears it again.
+type LegFailed struct{ Volume string }
+
+// LegSynced: while paired, a leg that had been taken out is equal again, proved at a barrier, both legs are durable, and
+// the coordinator of the volume holds its writes since (protocol.md R24). Both nodes report it, and until the legs of the
+// grant change it is a level, as LegFailed is. LegsVersion is that of the grant in which the leg was out.
+type LegSynced struct {
+	Volume      string
+	Session     uint64
+	LegsVersion uint32
+	Digest      [32]byte
 }
 
 // LinkEvent: the data lane of a session is up (authenticated, same session and epoch on both sides) or lost.
@@ -127,7 +143,7 @@ type Status struct {
 type VolumeStatus struct {
 	ID, Name    string
 	SizeBytes   int64
-	Stage       string // creating, held, paired, alone, catching, target, reconciling, preparing, failed; draining, drained
+	Stage       string // creating, held, paired, alone, catching, target, reconciling, preparing, remote, failed; draining, drained
 	LegState    string // new, uptodate, inconsistent, outdated, failed
 	Generation  string
 	DirtyBytes  int64 // what the other leg certainly or possibly lacks

@@ -12,6 +12,7 @@ const (
 	Found                 // both new and zeroed: the source makes a generation, nothing to copy
 	Copy                  // bring the target up to date
 	Refused               // a fault; touch neither leg
+	Sole                  // the source serves alone; the other leg is out and cannot be brought back now
 )
 
 // How says what a copy compares.
@@ -23,7 +24,7 @@ const (
 	ByDigest                // the whole volume by digest per block; only differences are sent
 )
 
-// Decision is the answer. Source is meant for InSync (who sends again), Found and Copy.
+// Decision is the answer. Source is meant for InSync (who sends again), Found, Copy and Sole.
 type Decision struct {
 	Action Action
 	Source uint8
@@ -83,6 +84,9 @@ func decide(a, b Leg, grant Right) Decision {
 	for _, l := range []Leg{a, b} {
 		switch l.State {
 		case Failed, Ejected, Missing:
+			if s := other(a, b, l); grant.Legs == 1<<s.Node && s.readable() {
+				return Decision{Action: Sole, Row: "H3", Source: s.Node}
+			}
 			return Decision{Action: Wait, Row: "H3", Code: "REPL-2020", Why: fmt.Sprintf("the leg of node %c failed or is missing", 'a'+l.Node)}
 		case New, UpToDate, Inconsistent, Outdated:
 		default:
@@ -98,6 +102,14 @@ func decide(a, b Leg, grant Right) Decision {
 		return both(a, b, grant.Owner)
 	}
 	return wait("H2", "the grant names no leg")
+}
+
+// other is the leg of a and b that is not l.
+func other(a, b, l Leg) Leg {
+	if l.Node == a.Node {
+		return b
+	}
+	return a
 }
 
 // unrelated is row H1.

@@ -62,7 +62,10 @@ var rows = []struct {
 	{"H1 clone", leg(0), leg(1, func(l *Leg) { l.Leg = ID{3, 0} }), pair, 0, "refused H1 REPL-2001"},
 	{"H3 failed", leg(0), leg(1, state(Failed)), pair, 0, "wait H3"},
 	{"H3 ejected", leg(0, state(Ejected)), leg(1), pair, 0, "wait H3"},
-	{"H3 missing", leg(0, state(Missing)), leg(1), onlyB, 0, "wait H3"},
+	{"H3 missing", leg(0, state(Missing)), leg(1), onlyB, 0, "sole H3 b"},
+	{"H3 failed and out", leg(0), leg(1, state(Failed)), onlyA, 0, "sole H3 a"},
+	{"H3 failed and out, the other behind", leg(0, state(Outdated)), leg(1, state(Failed)), onlyA, 0, "wait H3"},
+	{"H3 the only one failed", leg(0, state(Failed)), leg(1), onlyA, 0, "wait H3"},
 	{"H4 both new", leg(0, fresh), leg(1, fresh), pair, 1, "found H4 b"},
 	{"H4 not zeroed", leg(0, fresh), leg(1, dataOfUse), pair, 0, "copy H4 a digest"},
 	{"H5 peer new", leg(0), leg(1, fresh), pair, 1, "copy H5 a digest"},
@@ -110,6 +113,8 @@ func text(d Decision) string {
 		return fmt.Sprintf("insync %s %s", d.Row, who)
 	case Found:
 		return fmt.Sprintf("found %s %s", d.Row, who)
+	case Sole:
+		return fmt.Sprintf("sole %s %s", d.Row, who)
 	case Refused:
 		return fmt.Sprintf("refused %s %s", d.Row, d.Code)
 	case Copy:

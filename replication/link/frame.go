@@ -22,6 +22,7 @@ const (
 	Progress    Type = 7  // a source's volumes are proved, JSON
 	Finish      Type = 8  // make the result of the copy durable, JSON
 	Done        Type = 9  // both sides are durable, JSON
+	Returned    Type = 10 // the coordinator has reported the return of a leg and holds, JSON
 	Write       Type = 16 //
 	Zero        Type = 17 //
 	Flush       Type = 18 //
@@ -33,6 +34,11 @@ const (
 	BarrierDone Type = 24 // root of the target
 	Leaves      Type = 25 // leaf digests of the source; answered by LeavesReply
 	LeavesReply Type = 26 // one bit per extent: 1 = differs
+	ProxyWrite  Type = 32 // of a client at the node that does not coordinate the volume
+	ProxyZero   Type = 33 //
+	ProxyFlush  Type = 34 //
+	ProxyRead   Type = 35 // answered by Reply
+	Reply       Type = 36 // the answer to a request, with data: request, status, payload
 )
 
 // Flags of a frame.
@@ -73,6 +79,8 @@ type Frame struct {
 	Status      uint32
 	Incarnation uint32 // low half
 	Payload     []byte
+
+	sent func() // the payload is not used any more; nil: nobody asked
 }
 
 // appendHeader encodes header and sums.

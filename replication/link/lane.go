@@ -63,6 +63,7 @@ type Lane struct {
 type pendingFrame struct {
 	bytes  int
 	result Result
+	into   []byte // where the data of the answer goes
 }
 
 func newLane(conn net.Conn, owner *Link) *Lane {
@@ -81,14 +82,22 @@ func (l *Lane) Dead() <-chan struct{} { return l.dead }
 // a result it blocks until there is room in flight, and result is called exactly once, from another goroutine
 // or, if the lane is dead already, from this call. The payload must stay unchanged until then.
 func (l *Lane) Send(f *Frame, result Result) {
-	if l.enqueue(f, result, true) {
+	if l.enqueue(f, result, nil, true) {
+		l.drain()
+	}
+}
+
+// Ask is Send of a request whose answer has data: exactly len(into) bytes with status 0, none with another. into is used
+// until result is called.
+func (l *Lane) Ask(f *Frame, into []byte, result Result) {
+	if l.enqueue(f, result, into, true) {
 		l.drain()
 	}
 }
 
 // Post is Send for callers that must not block on the socket or on room, such as the lane's own reader.
 func (l *Lane) Post(f *Frame, result Result) {
-	if l.enqueue(f, result, false) {
+	if l.enqueue(f, result, nil, false) {
 		go l.drain()
 	}
 }
@@ -114,13 +123,32 @@ func (l *Lane) Ack(request, status uint32) {
 	}
 }
 
+// Reply answers a request of the peer with data. sent is called once, when the payload is not used any more.
+func (l *Lane) Reply(request uint32, payload []byte, sent func()) {
+	l.mu.Lock()
+	n, ok := l.debts[request]
+	if !ok || l.err != nil {
+		l.mu.Unlock()
+		sent()
+		return
+	}
+	delete(l.debts, request)
+	l.received--
+	l.receivedBytes -= n
+	mine := l.append(&Frame{Type: Reply, Request: request, Payload: payload, sent: sent})
+	l.mu.Unlock()
+	if mine {
+		l.drain()
+	}
+}
+
 // Close ends the lane. It does not wait.
 func (l *Lane) Close(err error) { l.fail(err) }
 
 // enqueue says whether the caller must drain.
-func (l *Lane) enqueue(f *Frame, result Result, wait bool) bool {
+func (l *Lane) enqueue(f *Frame, result Result, into []byte, wait bool) bool {
 	l.mu.Lock()
-	n := HeaderBytes + len(f.Payload)
+	n := HeaderBytes + max(len(f.Payload), len(into))
 	for wait && result != nil && l.err == nil && (len(l.pending) >= maxInFlightFrames || l.inFlight+n > maxInFlightBytes) {
 		l.room.Wait()
 	}
@@ -137,9 +165,16 @@ func (l *Lane) enqueue(f *Frame, result Result, wait bool) bool {
 			l.request++
 		}
 		f.Request = l.request
-		l.pending[f.Request] = &pendingFrame{n, result}
+		l.pending[f.Request] = &pendingFrame{n, result, into}
 		l.inFlight += n
 	}
+	mine := l.append(f)
+	l.mu.Unlock()
+	return mine
+}
+
+// append puts a frame into the lane's order and says whether the caller must drain. The caller holds mu.
+func (l *Lane) append(f *Frame) bool {
 	l.sequence++
 	f.Sequence = l.sequence
 	f.Session, f.Incarnation = uint32(l.Session), uint32(l.Incarnation)
@@ -147,7 +182,6 @@ func (l *Lane) enqueue(f *Frame, result Result, wait bool) bool {
 	l.queue = append(l.queue, f)
 	mine := !l.writing
 	l.writing = true
-	l.mu.Unlock()
 	return mine
 }
 
@@ -177,6 +211,16 @@ func (l *Lane) drain() {
 		heads = heads[:0]
 		if err := l.write(batch, heads); err != nil {
 			l.fail(fmt.Errorf("write: %w", err))
+		}
+		release(batch)
+	}
+}
+
+// release tells whose payloads are free again.
+func release(frames []*Frame) {
+	for _, f := range frames {
+		if f.sent != nil {
+			f.sent()
 		}
 	}
 }
@@ -241,10 +285,11 @@ func (l *Lane) finish() {
 	for l.writing {
 		l.room.Wait()
 	}
-	pending := l.pending
+	pending, queue := l.pending, l.queue
 	l.pending = map[uint32]*pendingFrame{}
 	l.queue, l.acks = nil, nil
 	l.mu.Unlock()
+	release(queue)
 	for _, p := range pending {
 		p.result(0, ErrLost)
 	}
@@ -279,6 +324,8 @@ func (l *Lane) read(h Handler) error {
 		case Ping:
 		case Acks:
 			err = l.take(f.Payload)
+		case Reply:
+			err = l.takeReply(f)
 		default:
 			if err := h.LaneFrame(l, f); err != nil {
 				return err
@@ -303,7 +350,7 @@ func (l *Lane) check(f *Frame, sequence uint64) error {
 		return fmt.Errorf("%w: session or incarnation", ErrFrame)
 	}
 	switch f.Type {
-	case Write, Zero, Flush, Resync:
+	case Write, Zero, Flush, Resync, ProxyWrite, ProxyZero, ProxyFlush, ProxyRead:
 		if !l.owner.accepts(l.Session, f.Epoch) {
 			return fmt.Errorf("%w: epoch %d is not granted", ErrFrame, f.Epoch)
 		}
@@ -311,12 +358,15 @@ func (l *Lane) check(f *Frame, sequence uint64) error {
 		return fmt.Errorf("%w: second hello", ErrFrame)
 	default:
 	}
-	if f.Request == 0 {
+	if f.Request == 0 || f.Type == Reply {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := HeaderBytes + len(f.Payload)
+	if f.Type == ProxyRead {
+		n = HeaderBytes + int(min(f.Length, MaxPayload)) // what its answer takes
+	}
 	if _, double := l.debts[f.Request]; double {
 		return fmt.Errorf("%w: request %d twice", ErrFrame, f.Request)
 	}
@@ -336,19 +386,46 @@ func (l *Lane) take(p []byte) error {
 	}
 	for ; len(p) > 0; p = p[8:] {
 		request, status := binary.LittleEndian.Uint32(p), binary.LittleEndian.Uint32(p[4:])
-		l.mu.Lock()
-		f := l.pending[request]
-		if f == nil {
-			l.mu.Unlock()
-			return fmt.Errorf("%w: answer to unknown request %d", ErrFrame, request)
+		f, err := l.settle(request)
+		if err != nil {
+			return err
 		}
-		delete(l.pending, request)
-		l.inFlight -= f.bytes
-		l.room.Broadcast()
-		l.mu.Unlock()
+		if status == 0 && f.into != nil {
+			f.result(0, ErrLost) // its caller must hear the end; the lane is over
+			return fmt.Errorf("%w: answer without data to request %d", ErrFrame, request)
+		}
 		f.result(status, nil)
 	}
 	return nil
+}
+
+// takeReply completes a request that asked for data.
+func (l *Lane) takeReply(r *Frame) error {
+	f, err := l.settle(r.Request)
+	if err != nil {
+		return err
+	}
+	if len(f.into) != len(r.Payload) || r.Status != 0 {
+		f.result(0, ErrLost)
+		return fmt.Errorf("%w: answer of %d bytes, asked for %d", ErrFrame, len(r.Payload), len(f.into))
+	}
+	copy(f.into, r.Payload)
+	f.result(0, nil)
+	return nil
+}
+
+// settle takes a request out of those that wait for an answer.
+func (l *Lane) settle(request uint32) (*pendingFrame, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.pending[request]
+	if f == nil {
+		return nil, fmt.Errorf("%w: answer to unknown request %d", ErrFrame, request)
+	}
+	delete(l.pending, request)
+	l.inFlight -= f.bytes
+	l.room.Broadcast()
+	return f, nil
 }
 
 // watch sends pings and notices silence.

@@ -54,7 +54,7 @@ func (v *Volume) Drain(ctx context.Context) bool {
 		}
 	}()
 	// First without a place in the queue of the ranges, so that nothing else waits behind a request that hangs.
-	if v.until(ctx, func() bool { return len(v.active) == 0 }) != nil {
+	if v.until(ctx, func() bool { return len(v.active) == 0 && v.forwarding == 0 }) != nil {
 		return false
 	}
 	// Reads have no place among the active ones, but they hold their range.
@@ -63,13 +63,16 @@ func (v *Volume) Drain(ctx context.Context) bool {
 		return false
 	}
 	v.locks.release(c)
-	if v.syncAll(ctx) != nil {
-		return false
+	// Where the other node coordinates, it goes on doing so: it has what was acknowledged.
+	if v.allowed(stage.Coordinates) {
+		if synced, err := v.syncAll(ctx); err != nil || !synced {
+			return false
+		}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
-	case over() || len(v.active) != 0:
+	case over() || len(v.active) != 0 || v.forwarding != 0:
 		return false
 	case v.facts.Drain == stage.Drained:
 		return true

@@ -11,39 +11,58 @@ import (
 
 // flushBatch is a group of flushes that share one sync. It covers every write acknowledged before it began.
 type flushBatch struct {
-	done chan struct{}
+	done  chan struct{}
+	moved bool // nothing was synced: the volume is not coordinated here any more; set before done is closed
 }
 
 // Flush returns when every leg that counts has synced what was acknowledged, on any connection, before it was
 // called. One sync runs and one waits; flushes that come meanwhile share the waiting one.
-func (v *Volume) Flush(ctx context.Context) error {
-	if err := v.await(ctx, stage.Admits); err != nil {
-		return err
+func (v *Volume) Flush(ctx context.Context) error { return v.flush(ctx, nil) }
+
+func (v *Volume) flush(ctx context.Context, from *link.Lane) error {
+	for {
+		here, err := v.turn(ctx, from, stage.Admits)
+		if err != nil {
+			return err
+		}
+		if !here {
+			if done, err := v.forward(ctx, &link.Frame{Type: link.ProxyFlush}, nil); done || err != nil {
+				return err
+			}
+			continue
+		}
+		synced, err := v.syncAll(ctx)
+		if err != nil {
+			return err
+		}
+		if !synced {
+			continue
+		}
+		// The sync is true for ever, but the right to say so may have ended.
+		if here, err = v.turn(ctx, from, stage.Replies); err != nil {
+			return err
+		}
+		if here {
+			v.count.flushes.Add(1)
+			return nil
+		}
 	}
-	if err := v.syncAll(ctx); err != nil {
-		return err
-	}
-	// The sync is true for ever, but the right to say so may have ended.
-	if err := v.await(ctx, stage.Replies); err != nil {
-		return err
-	}
-	v.count.flushes.Add(1)
-	return nil
 }
 
-// syncAll returns when the legs that count have synced what was acknowledged before.
-func (v *Volume) syncAll(ctx context.Context) error {
+// syncAll returns when the legs that count have synced what was acknowledged before; false: that is not for this node to
+// say any more.
+func (v *Volume) syncAll(ctx context.Context) (bool, error) {
 	b, err := v.joinFlush()
 	if err != nil {
-		return err
+		return false, err
 	}
 	select {
 	case <-b.done:
-		return nil
+		return !b.moved, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	case <-v.ctx.Done():
-		return ErrClosed
+		return false, ErrClosed
 	}
 }
 
@@ -75,13 +94,14 @@ func (v *Volume) startFlush() {
 	b := v.nextFlush
 	v.flushing, v.nextFlush = b, nil
 	v.wg.Go(func() {
-		ok := v.flushUntilDone()
+		ok, moved := v.flushUntilDone()
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.flushing = nil
-		if !ok {
+		if !ok && !moved {
 			return // closing: the waiters leave by the volume's context
 		}
+		b.moved = moved
 		close(b.done)
 		if v.nextFlush != nil && !v.closed {
 			v.startFlush()
@@ -89,18 +109,22 @@ func (v *Volume) startFlush() {
 	})
 }
 
-// flushUntilDone repeats the sync until it succeeded under one unbroken right.
-func (v *Volume) flushUntilDone() bool {
+// flushUntilDone repeats the sync until it succeeded under one unbroken right, or the other node coordinates the volume.
+func (v *Volume) flushUntilDone() (ok, moved bool) {
 	for {
-		if v.await(v.ctx, stage.Writes) != nil {
-			return false
+		err := v.await(v.ctx, func(f stage.Facts) bool { return stage.Writes(f) || !stage.Coordinates(f) })
+		if err != nil {
+			return false, false
 		}
 		v.mu.Lock()
 		lane, both := v.lane, stage.Of(v.facts) == stage.Paired
-		may := stage.Writes(v.facts)
+		may, here := stage.Writes(v.facts), stage.Coordinates(v.facts)
 		v.mu.Unlock()
-		if may && v.syncLegs(lane, both) {
-			return true
+		switch {
+		case !here:
+			return false, true
+		case may && v.syncLegs(lane, both):
+			return true, false
 		}
 	}
 }

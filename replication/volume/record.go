@@ -14,12 +14,13 @@ import (
 	"duet/replication/volume/stage"
 )
 
-// Record is what this node says about its leg in the handshake; ok is false while there is no leg.
+// Record is what this node says about its leg in the handshake; ok is false while the leg is being made or opened.
 func (v *Volume) Record() (l handshake.Leg, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.facts.Ready {
-		return l, false
+		l = handshake.Leg{Volume: handshake.ID(v.ID), Node: uint8(v.Self), State: handshake.Missing, Right: v.right.handshake()}
+		return l, v.facts.Failed
 	}
 	s := v.meta.Super()
 	l = handshake.Leg{
@@ -181,8 +182,9 @@ func (v *Volume) finished(l *link.Lane, role stage.Role) error {
 	v.facts.InStep, v.facts.Sound = true, true
 	v.facts.Phase = stage.Holding
 	v.pledged = true
-	if v.right.Mode == control.Paired || v.right.Mode == control.Prepared {
-		v.endCopy()
+	if v.facts.Self && v.facts.Peer && (v.right.Mode == control.Paired || v.right.Mode == control.Prepared) {
+		v.endCopy() // both legs counted all the time; else the next grant says what follows (R14, R24)
+		v.pledged = false
 	}
 	return nil
 }
@@ -280,6 +282,9 @@ func (v *Volume) Status() control.VolumeStatus {
 func (v *Volume) Armed() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if !stage.Ready(v.facts) {
+		return true // a leg that is missing or dead is never written
+	}
 	s := v.meta.Super()
 	return s.Flags&meta.FlagOpen != 0 && s.GrantEpoch == v.right.Epoch && s.Legs == uint8(v.right.Legs) &&
 		s.Owner == uint8(v.right.Owner)

@@ -17,7 +17,8 @@ type request struct {
 	off, n int64
 	p      []byte
 	fua    bool
-	issued bool // at least once: its blocks may differ between the legs
+	from   *link.Lane // forwarded by the other node; nil: of a client here
+	issued bool       // at least once: its blocks may differ between the legs
 
 	lane  *link.Lane // of the present plan; nil: own leg only
 	both  bool       // the reply needs the peer too
@@ -54,14 +55,26 @@ func (v *Volume) inRange(off, n int64) error {
 	return nil
 }
 
-// ReadAt answers from this leg, when the leg may be read.
+// ReadAt reads from this leg, when it may be read, or has the other node read.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := v.inRange(off, int64(len(p))); err != nil {
 		return err
 	}
+	return v.read(ctx, p, off, nil)
+}
+
+func (v *Volume) read(ctx context.Context, p []byte, off int64, from *link.Lane) error {
 	for {
-		if err := v.await(ctx, stage.AdmitsReads); err != nil {
+		here, err := v.turn(ctx, from, stage.AdmitsReads)
+		if err != nil {
 			return err
+		}
+		if !here {
+			f := &link.Frame{Type: link.ProxyRead, Offset: uint64(off), Length: uint32(len(p))}
+			if done, err := v.forward(ctx, f, p); done || err != nil {
+				return err
+			}
+			continue
 		}
 		c, err := v.locks.lock(ctx, off/Block, int64(len(p))/Block, false)
 		if err != nil {
@@ -76,7 +89,7 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 		switch {
 		case errors.Is(err, errNotNow):
 		case err != nil:
-			// Reading the other leg instead comes with self-healing; until then a bad block holds the volume.
+			// A single bad block costs the whole leg: reading it from the other one and repairing it comes with checksums.
 			_ = v.legError("read", err) //nolint:errcheck // the request is held, not failed
 		case v.allowed(stage.Reads):
 			v.count.reads.Add(1)
@@ -116,8 +129,15 @@ func (v *Volume) Trim(_ context.Context, off, n int64) error { return v.inRange(
 // run carries a request to its reply, or to the end of its client.
 func (v *Volume) run(ctx context.Context, q *request) error {
 	for {
-		if err := v.await(ctx, stage.Admits); err != nil {
+		here, err := v.turn(ctx, q.from, stage.Admits)
+		if err != nil {
 			return err
+		}
+		if !here {
+			if done, err := v.forwardWrite(ctx, q); done || err != nil {
+				return err
+			}
+			continue
 		}
 		c, err := v.locks.lock(ctx, q.first(), q.blocks(), true)
 		if err != nil {
@@ -187,7 +207,7 @@ func (v *Volume) carry(ctx context.Context, q *request) verdict {
 func (v *Volume) begin(q *request) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.closed || !stage.Admits(v.facts) || !v.live() {
+	if v.closed || !stage.Admits(v.facts) || !v.live() || q.from != nil && q.from != v.lane {
 		return false
 	}
 	v.active[q] = struct{}{}
@@ -222,7 +242,7 @@ func (v *Volume) plan(q *request) {
 		q.lane, q.catch = v.lane, true
 	case stage.Alone, stage.Exchanging:
 		v.meta.Dirty().Set(q.first(), q.blocks())
-	case stage.Creating, stage.Failed, stage.Held, stage.Preparing, stage.Reconciling, stage.Target:
+	case stage.Creating, stage.Failed, stage.Held, stage.Preparing, stage.Reconciling, stage.Target, stage.Remote:
 		panic("a write was planned in stage " + stage.Of(v.facts).String())
 	}
 }
@@ -319,7 +339,7 @@ func (v *Volume) judge(q *request, done bool) (verdict, bool) {
 		return reply, true
 	case v.closed:
 		return gone, true
-	case f.Failed:
+	case f.Failed && f.Self:
 		return again, false // held with its lock: the leg may hold half of it
 	case !stage.KeepsLocks(f):
 		return giveBack, true

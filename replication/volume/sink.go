@@ -13,8 +13,9 @@ import (
 
 // Status values of an ACK.
 const (
-	statusDone   = 0
-	statusFailed = 1
+	statusDone      = 0
+	statusFailed    = 1
+	statusElsewhere = 2 // of a forwarded request: as far as this node knows, it does not coordinate the volume
 )
 
 // sink is a copy into this leg.
@@ -130,6 +131,8 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 	switch f.Type {
 	case link.Write, link.Zero, link.Resync:
 		return v.apply(l, f)
+	case link.ProxyWrite, link.ProxyZero, link.ProxyRead, link.ProxyFlush:
+		return v.proxied(l, f)
 	default:
 	}
 	v.mu.Lock()
@@ -206,6 +209,8 @@ func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error
 		return nil, fmt.Errorf("%w: write in stage %s", link.ErrFrame, stage.Of(v.facts))
 	case f.Type == link.Resync:
 		v.count.resync.Add(n)
+	case !v.facts.Peer:
+		v.meta.Dirty().Set(off/Block, n/Block) // the leg that was taken out may lack it
 	}
 	v.leaves.touch(off, n)
 	return v.locks.enqueue(off/Block, n/Block, true), nil

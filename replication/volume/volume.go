@@ -72,7 +72,9 @@ var ErrClosed = errors.New("the volume is being closed")
 type Env struct {
 	Log   *slog.Logger
 	Fault func(control.Fault)
-	Clock func() int64 // CLOCK_BOOTTIME, ns
+	// LegFailed: this leg is dead. Requests are held until a grant takes it out.
+	LegFailed func()
+	Clock     func() int64 // CLOCK_BOOTTIME, ns
 }
 
 // Boottime reads CLOCK_BOOTTIME.
@@ -119,6 +121,8 @@ type Volume struct {
 	right     Right
 	facts     stage.Facts
 	lane      *link.Lane
+	laneCtx   context.Context // of forwarded requests: ends with the lane
+	endLane   context.CancelFunc
 	handle    uint32 // how this node names the volume on the lane
 	active    map[*request]struct{}
 	suspect   *meta.Bitmap // blocks whose write was given up here with unknown end
@@ -134,6 +138,9 @@ type Volume struct {
 	nextFlush *flushBatch
 	lastSent  map[int64]uint64 // catching: newest frame in flight per block
 	sends     uint64
+
+	forwards   chan struct{} // a place for each request that the other node carries out
+	forwarding int           // those that have been sent
 
 	recording  sync.Mutex // one change of generation or state at a time; taken before mu
 	peerFlush  sync.Mutex // one FLUSH of the unsynced set at a time
@@ -182,6 +189,7 @@ func New(id meta.ID, name string, size int64, self control.Node, env Env) *Volum
 		ID: id, Name: name, Self: self, env: env, size: size,
 		changed: make(chan struct{}), active: map[*request]struct{}{}, lastSent: map[int64]uint64{},
 		suspect: meta.NewBitmap(blocks), unsynced: meta.NewBitmap(blocks), leaves: newLeaves(size),
+		forwards: make(chan struct{}, forwardsMax), laneCtx: ctx, endLane: func() {},
 		ctx: ctx, stop: stop,
 	}
 }
@@ -207,6 +215,17 @@ func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 	v.wg.Add(1)
 	go v.background()
 	return nil
+}
+
+// NoLeg says that this node has no leg of the volume that it could use, and why is told elsewhere.
+func (v *Volume) NoLeg() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.facts.Failed = true
+	v.wake()
+	if v.env.LegFailed != nil {
+		v.env.LegFailed()
+	}
 }
 
 // Size is the volume's size in bytes.
@@ -254,7 +273,7 @@ func (v *Volume) Grant(r Right, deadline int64) {
 	}
 	old := v.right
 	v.right = r
-	if !sameStage(r, old) {
+	if !sameStage(r, old) || r.Mode == control.Paired && r.Legs != old.Legs {
 		v.pledged = false
 	}
 	if !sameStage(r, old) || r.Owner != old.Owner {
@@ -275,6 +294,9 @@ func (v *Volume) Grant(r Right, deadline int64) {
 	if !f.Self {
 		f.Sound = false
 	}
+	if r.Legs != old.Legs && f.Mode == control.Paired && !(f.Self && f.Peer) {
+		f.InStep = false // a leg was taken out (R23)
+	}
 	v.wake()
 	v.consider()
 }
@@ -293,7 +315,8 @@ func sameStage(r, old Right) bool {
 // detachLane forgets the lane: nothing is known to be equal any more. The caller holds mu.
 func (v *Volume) detachLane() {
 	v.lane = nil
-	v.facts.InStep = false
+	v.endLane()
+	v.facts.InStep, v.facts.Linked = false, false
 	v.endCopy()
 }
 
@@ -307,7 +330,7 @@ func (v *Volume) endCopy() {
 		v.sink.cancel()
 		v.sink = nil
 	}
-	if v.facts.Role == stage.Source && v.meta != nil && v.right.Mode == control.Solo {
+	if v.facts.Role == stage.Source && v.meta != nil && v.facts.Self && !v.facts.Peer {
 		v.unsyncedToDirty()
 	}
 	v.facts.Role, v.facts.Phase = stage.NoCopy, stage.Exchange
@@ -331,6 +354,7 @@ func (v *Volume) LaneUp(l *link.Lane, handle uint32) {
 	defer v.mu.Unlock()
 	v.detachLane()
 	v.lane, v.handle = l, handle
+	v.laneCtx, v.endLane = context.WithCancel(v.ctx)
 	v.wake()
 }
 
@@ -348,6 +372,23 @@ func (v *Volume) LaneDown(l *link.Lane, void bool) {
 	}
 	v.wake()
 	v.consider()
+}
+
+// Linked says that both nodes agreed on lane l what their legs are to each other.
+func (v *Volume) Linked(l *link.Lane) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lane == l {
+		v.facts.Linked = true
+		v.wake()
+	}
+}
+
+// Busy says that nothing about the legs needs to be agreed: they are equal, or a copy is under way.
+func (v *Volume) Busy() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.facts.InStep || v.facts.Role != stage.NoCopy
 }
 
 // InStep says that the legs are equal on this lane except for writes that their owner sends again.
@@ -511,7 +552,10 @@ func (v *Volume) legError(what string, err error) error {
 func (v *Volume) recordFailure(what string, cause error) {
 	defer v.wg.Done()
 	v.fault("REPL-2021", "A disk failed under a volume's leg", what+": "+cause.Error(),
-		"The volume is held. Replace the drive; the other node still has the data.")
+		"The other node's leg serves the volume alone, if it counts. Replace the drive, then give the leg back: duet volume readmit.")
+	if v.env.LegFailed != nil {
+		v.env.LegFailed()
+	}
 	err := v.meta.Change(func(s *meta.Superblock) {
 		s.State = meta.Failed
 		s.ReasonText = what

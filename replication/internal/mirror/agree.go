@@ -55,12 +55,25 @@ type purpose uint8
 const (
 	nothing    purpose = iota
 	toServe            // paired: equal, or made equal inside the session
+	toReturn           // paired: a leg that was taken out comes back, proved (R24)
 	toComplete         // a copy that ends in a common proof
 )
 
-func (m *Mirror) purpose(mine, theirs control.Mode) purpose {
+func (m *Mirror) purpose(mine, theirs *record) purpose {
+	return m.purposeOf(mine.Mode, theirs.Mode, mine.Leg.Right.Legs == bothLegs)
+}
+
+// bothLegs is the set of a grant in which both legs hold every acknowledged write.
+const bothLegs = 3
+
+func (m *Mirror) purposeOf(mine, theirs control.Mode, both bool) purpose {
 	serving := func(x control.Mode) bool { return x == control.Paired || x == control.Prepared }
 	switch {
+	case serving(mine) && serving(theirs) && !both:
+		if mine == control.Paired && theirs == control.Paired {
+			return toReturn
+		}
+		return nothing
 	case serving(mine) && serving(theirs) && (mine == control.Paired || theirs == control.Paired):
 		return toServe
 	case !m.copy.asked || m.copy.done != nil:
@@ -96,6 +109,11 @@ func (m *Mirror) LaneUp(l *link.Lane) {
 	if m.copy.ordered && !m.copy.failed && m.copy.session == l.Session {
 		m.askCopy()
 	}
+	for _, e := range m.volumes {
+		if e.synced != nil && e.synced.Session == l.Session && !e.returning {
+			m.post(link.Returned, 0, e.synced)
+		}
+	}
 	m.negotiate()
 }
 
@@ -108,7 +126,7 @@ func (m *Mirror) LaneDown(l *link.Lane, _ error) {
 		m.forgetRecords()
 	}
 	for _, e := range m.volumes {
-		e.vol.LaneDown(l, m.copy.done == nil)
+		e.vol.LaneDown(l, m.copy.done == nil && e.synced == nil)
 	}
 	m.emit(control.Event{Link: &control.LinkEvent{Session: l.Session, Up: false, Path: l.Path}})
 }
@@ -146,6 +164,7 @@ func (m *Mirror) tell(e *entry) {
 	e.round++
 	r.Round = e.round
 	e.mine, e.proposed, e.again = r, false, false
+	m.reopen(e)
 	m.post(link.Leg, 0, r)
 }
 
@@ -167,13 +186,19 @@ func (m *Mirror) post(t link.Type, flags uint8, v any) {
 
 // evaluate is the decision for one volume from the records that were exchanged.
 func (m *Mirror) evaluate(e *entry) (handshake.Decision, purpose) {
-	p := m.purpose(e.mine.Mode, e.theirs.Mode)
+	p := m.purpose(e.mine, e.theirs)
+	if e.synced != nil {
+		p = nothing // reported: the membership may count both legs already, so neither is touched before its grant
+	}
 	if p == nothing {
 		return handshake.Decision{Action: handshake.Wait, Row: "H2"}, p
 	}
 	d := handshake.Decide(e.mine.Leg, e.theirs.Leg, e.mine.Leg.Right)
-	if p == toComplete && d.Action == handshake.InSync {
+	switch {
+	case p == toComplete && d.Action == handshake.InSync:
 		d.Action, d.How = handshake.Copy, handshake.ByMap
+	case p == toComplete && d.Action == handshake.Sole:
+		d.Action, d.Code, d.Why = handshake.Wait, "REPL-2020", "a leg failed or is missing"
 	}
 	return d, p
 }
@@ -190,7 +215,7 @@ func (m *Mirror) decide(e *entry) {
 		return
 	case handshake.Refused:
 		m.refuse(e, d, p)
-	case handshake.InSync, handshake.Found, handshake.Copy:
+	case handshake.InSync, handshake.Found, handshake.Copy, handshake.Sole:
 	}
 	e.proposed = true
 	m.post(link.Decide, 0, decision{Volume: e.id, RoundA: e.mine.Round, RoundB: e.theirs.Round, Decision: d})
@@ -216,7 +241,7 @@ func (m *Mirror) refuse(e *entry, d handshake.Decision, p purpose) {
 // LaneFrame takes a frame in lane order.
 func (m *Mirror) LaneFrame(l *link.Lane, f *link.Frame) error {
 	switch f.Type {
-	case link.Leg, link.Decide, link.CopyAsked, link.Progress, link.Finish, link.Done:
+	case link.Leg, link.Decide, link.CopyAsked, link.Progress, link.Finish, link.Done, link.Returned:
 		err := m.message(l, f)
 		if f.Payload != nil {
 			block.Put(f.Payload)
@@ -278,11 +303,24 @@ func (m *Mirror) heardLeg(r *record) error {
 	}
 	m.peers[r.Handle] = e
 	e.theirs, e.proposed = r, false
+	m.reopen(e)
 	if r.Leg.State == handshake.Failed && e.decided {
 		e.vol.PeerFailed()
 	}
 	m.negotiate()
 	return nil
+}
+
+// reopen takes back a decision that the records have overtaken while nothing of it is under way: a leg was taken out and
+// the two are not known to be equal any more, or a leg that is out can come back. Both sides see the same two records.
+func (m *Mirror) reopen(e *entry) {
+	if !e.decided || e.mine == nil || e.theirs == nil || e.synced != nil || e.vol.Busy() {
+		return
+	}
+	if was := e.agreed; was.legs == e.mine.Leg.Right.Legs && was.mine == e.mine.Leg.State && was.theirs == e.theirs.Leg.State {
+		return
+	}
+	e.decided = false
 }
 
 func (m *Mirror) heardDecision(d decision, answer bool) error {
@@ -340,27 +378,32 @@ func (m *Mirror) heardAnswer(e *entry, d decision) error {
 
 // adopt does what both sides agreed on. It only sets facts; what needs a device runs behind. The caller holds mu.
 func (m *Mirror) adopt(e *entry, d handshake.Decision, p purpose) error {
+	e.agreed = agreement{e.mine.Leg.Right.Legs, e.mine.Leg.State, e.theirs.Leg.State}
 	m.opts.Log.Info("legs agreed", "volume", e.id, "row", d.Row, "action", d.Action, "source", d.Source, "how", d.How)
 	e.decided = true
 	switch d.Action {
 	case handshake.Refused:
 		m.refuse(e, d, p)
+		return m.advance()
 	case handshake.InSync:
 		e.vol.InStep(m.lane)
 	case handshake.Found, handshake.Copy:
 		if err := m.begin(e, d, p); err != nil {
 			return err
 		}
-	case handshake.Wait:
+	case handshake.Sole, handshake.Wait:
 	}
+	e.vol.Linked(m.lane)
 	return m.advance()
 }
 
 // begin takes this node's part in a copy.
 func (m *Mirror) begin(e *entry, d handshake.Decision, p purpose) error {
+	e.returning, e.recorded = false, [32]byte{}
 	if control.Node(d.Source) == m.config.Node {
 		return m.beginSource(e, d, p)
 	}
+	e.returning = p == toReturn
 	excluded := !control.Set(e.mine.Leg.Right.Legs).Has(m.config.Node)
 	return e.vol.BeginSink(m.lane, meta.Generation(e.theirs.Leg.Current), excluded, d.How == handshake.ByDigest)
 }

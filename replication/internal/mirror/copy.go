@@ -144,6 +144,12 @@ func (m *Mirror) copyMessage(l *link.Lane, f *link.Frame) error {
 			return err
 		}
 		m.completed(l, results)
+	case link.Returned:
+		var synced control.LegSynced
+		if err := parse(f, &synced); err != nil {
+			return err
+		}
+		m.heardReturned(synced)
 	default:
 		return fmt.Errorf("%w: type %d", link.ErrFrame, f.Type)
 	}
@@ -152,15 +158,20 @@ func (m *Mirror) copyMessage(l *link.Lane, f *link.Frame) error {
 
 // beginSource makes this node the source of a volume. The caller holds mu.
 func (m *Mirror) beginSource(e *entry, d handshake.Decision, p purpose) error {
-	s, err := e.vol.BeginSource(m.lane, d.How == handshake.ByDigest, p == toComplete)
+	s, err := e.vol.BeginSource(m.lane, d.How == handshake.ByDigest, p != toServe)
 	if err != nil {
 		return err
 	}
 	w := &work{e: e, s: s, fresh: d.Action == handshake.Found}
-	if p == toServe {
-		l := m.lane
+	l := m.lane
+	switch p {
+	case toServe:
 		m.spawn(func() { m.reconcile(l, w) })
 		return nil
+	case toReturn:
+		m.spawn(func() { m.giveBack(l, w) })
+		return nil
+	case toComplete, nothing:
 	}
 	m.copy.sources[e.id] = w
 	return nil
@@ -202,6 +213,50 @@ func (m *Mirror) reconcile(l *link.Lane, w *work) {
 	if err != nil {
 		l.Close(fmt.Errorf("reconcile of volume %s: %w", w.e.id, err))
 	}
+}
+
+// giveBack brings one leg that was taken out up to date while the volume is served from this one, and proves it. What
+// follows is the membership's (R24); until its grant comes, writes are held. The target reports after this node has: from
+// its report on it may count as in sync, so nothing may be acknowledged here alone.
+func (m *Mirror) giveBack(l *link.Lane, w *work) {
+	works := []*work{w}
+	results, err := m.copyAndProve(works)
+	if err == nil {
+		err = m.sendFinish(l, results)
+	}
+	if err == nil {
+		err = w.e.vol.FinishSource(l, results[0])
+	}
+	if err != nil {
+		l.Close(fmt.Errorf("return of a leg of volume %s: %w", w.e.id, err))
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lane == l && m.legSynced(w.e, digestOf(results)) {
+		m.post(link.Returned, 0, w.e.synced)
+	}
+}
+
+// legSynced reports the end of a return, on either node. The caller holds mu.
+func (m *Mirror) legSynced(e *entry, digest [32]byte) bool {
+	r := m.rightOf(e.id)
+	if r.Legs == bothLegs || m.grant.Mode != control.Paired {
+		return false
+	}
+	e.synced = &control.LegSynced{Volume: e.id, Session: m.grant.Session, LegsVersion: r.Version, Digest: digest}
+	synced := *e.synced
+	m.emit(control.Event{LegSynced: &synced})
+	return true
+}
+
+// heardReturned is the target's part: it has recorded the same end before, maybe on an earlier lane.
+func (m *Mirror) heardReturned(s control.LegSynced) {
+	e := m.volumes[s.Volume]
+	if e == nil || e.recorded != s.Digest || s.Session != m.grant.Session || e.synced != nil {
+		return
+	}
+	m.legSynced(e, s.Digest)
 }
 
 // sendFinish waits until the peer has recorded the end.
@@ -372,6 +427,13 @@ func (m *Mirror) finishHere(l *link.Lane, results []volume.Result, request uint3
 		m.opts.Log.Error("end of a copy not recorded", "error", err)
 		status = 1
 	}
+	m.mu.Lock()
+	if len(results) == 1 && status == 0 {
+		if e := m.volumes[results[0].Volume]; e.returning {
+			e.recorded = digestOf(results)
+		}
+	}
+	m.mu.Unlock()
 	l.Ack(request, status)
 }
 

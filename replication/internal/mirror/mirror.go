@@ -29,6 +29,7 @@ import (
 
 	"duet/replication/block"
 	"duet/replication/control"
+	"duet/replication/handshake"
 	"duet/replication/internal/pinned"
 	"duet/replication/link"
 	"duet/replication/meta"
@@ -94,7 +95,19 @@ type entry struct {
 	again        bool // the record is told once more, whatever it says
 	proposed     bool
 	decided      bool
-	told         string // last refusal reported, to report it once
+	agreed       agreement // what the decision was about
+	returning    bool      // this leg is the target of a return
+	recorded     [32]byte  // digest of the return that this leg has recorded
+	told         string    // last refusal reported, to report it once
+
+	failed bool               // this leg is dead
+	synced *control.LegSynced // a return that is proved and reported; until the legs of the grant change
+}
+
+// agreement is what a decision was made of, as far as it can be overtaken while the lane lives.
+type agreement struct {
+	legs         uint8
+	mine, theirs handshake.State
 }
 
 // New makes a mirror without configuration: it serves nothing.
@@ -229,11 +242,9 @@ func (m *Mirror) configureLink(c control.Config) error {
 // add makes an entry and opens or creates its leg in the background. The caller holds mu.
 func (m *Mirror) add(site meta.ID, c control.Config, vc control.VolumeConfig) {
 	id, _ := parseID(vc.ID) //nolint:errcheck // checked by check
-	env := volume.Env{Log: m.opts.Log, Fault: m.fault, Clock: m.opts.Clock}
-	e := &entry{
-		id: vc.ID, handle: uint32(len(m.volumes) + 1),
-		vol: volume.New(id, vc.Name, vc.SizeBytes, c.Node, env),
-	}
+	e := &entry{id: vc.ID, handle: uint32(len(m.volumes) + 1)}
+	env := volume.Env{Log: m.opts.Log, Fault: m.fault, Clock: m.opts.Clock, LegFailed: func() { go m.legFailed(e) }}
+	e.vol = volume.New(id, vc.Name, vc.SizeBytes, c.Node, env)
 	m.volumes[vc.ID], m.names[vc.Name] = e, e
 	if m.lane != nil {
 		e.vol.LaneUp(m.lane, e.handle)
@@ -268,6 +279,7 @@ func (m *Mirror) openLeg(e *entry, id, site meta.ID, node control.Node, boot met
 			Why:  err.Error(),
 			Next: "Nothing was changed. Check the drive and that it belongs to this node.",
 		})
+		e.vol.NoLeg()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -362,8 +374,24 @@ func (m *Mirror) applyGrant() {
 		m.forgetRecords()
 	}
 	for id, e := range m.volumes {
-		e.vol.Grant(m.rightOf(id), g.Deadline)
+		r := m.rightOf(id)
+		if e.synced != nil && (r.Version != e.synced.LegsVersion || r.Session != e.synced.Session) {
+			e.synced = nil
+		}
+		e.vol.Grant(r, g.Deadline)
 	}
+	m.negotiate()
+}
+
+// legFailed reports a dead leg and tells the other node.
+func (m *Mirror) legFailed(e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	e.failed = true
+	m.emit(control.Event{LegFailed: &control.LegFailed{Volume: e.id}})
 	m.negotiate()
 }
 
@@ -432,6 +460,15 @@ func (m *Mirror) Standing() []control.Event {
 	if m.copy.done != nil {
 		done := *m.copy.done
 		out = append(out, control.Event{CopyDone: &done})
+	}
+	for _, e := range m.volumes {
+		if e.failed {
+			out = append(out, control.Event{LegFailed: &control.LegFailed{Volume: e.id}})
+		}
+		if e.synced != nil {
+			synced := *e.synced
+			out = append(out, control.Event{LegSynced: &synced})
+		}
 	}
 	for i := range m.faults {
 		f := m.faults[i]

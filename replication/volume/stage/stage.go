@@ -23,10 +23,11 @@ const (
 	Preparing                // nothing is issued: proof, or proved and waiting for the grant
 	Reconciling              // both legs count but may differ: nothing is served until they are equal
 	Target                   // this leg is being written by the other node
+	Remote                   // this leg does not count: requests go to the other node's
 )
 
 var names = [...]string{
-	"creating", "failed", "held", "paired", "alone", "exchanging", "catching", "preparing", "reconciling", "target",
+	"creating", "failed", "held", "paired", "alone", "exchanging", "catching", "preparing", "reconciling", "target", "remote",
 }
 
 // String is the word of VolumeStatus.
@@ -70,6 +71,7 @@ type Facts struct {
 	Owner    bool
 	Self     bool // this leg is in Legs ∩ Members
 	Peer     bool
+	Linked   bool // on the living lane, both nodes agreed what their legs are to each other
 	InStep   bool // on the living lane, the legs are known to be equal but for writes in flight
 	Excluded bool // the exclusion of the other leg is durable (O5)
 	Sound    bool // this leg's data may be read: it was served or equal in this life of the daemon
@@ -80,7 +82,12 @@ type Facts struct {
 
 // Of is the stage.
 func Of(f Facts) Stage {
+	out := f.Mode == control.Paired && !f.Self // the owner's requests go to the other leg, whatever became of this one
 	switch {
+	case out && f.Role == Sink && Ready(f):
+		return Target
+	case out && f.Linked:
+		return Remote
 	case !f.Ready:
 		return Creating
 	case f.Failed:
@@ -115,10 +122,7 @@ func paired(f Facts) Stage {
 	case !f.Self:
 		return Held
 	case !f.Peer:
-		if f.Excluded {
-			return Alone
-		}
-		return Held
+		return alone(f)
 	case f.InStep:
 		return Paired
 	case f.Role != NoCopy:
@@ -128,9 +132,15 @@ func paired(f Facts) Stage {
 }
 
 func solo(f Facts) Stage {
-	switch {
-	case !f.Self:
+	if !f.Self {
 		return Held
+	}
+	return alone(f)
+}
+
+// alone is the stage of the only leg that counts: on a solo node, or while the pair has taken the other leg out (R23).
+func alone(f Facts) Stage {
+	switch {
 	case f.Role == Source && f.Phase == Holding:
 		return Preparing
 	case !f.Excluded:
@@ -143,12 +153,30 @@ func solo(f Facts) Stage {
 	return Alone
 }
 
-// serves says that the stage lets the owner's writes reach every leg that counts.
+// Coordinates says that this node carries out the requests of both nodes' clients: it locks, writes every leg that counts,
+// and answers. It is the owner, or the node with the only leg that counts while the owner's is out (R23).
+func Coordinates(f Facts) bool {
+	switch f.Mode {
+	case control.Solo:
+		return f.Owner
+	case control.Paired:
+		return f.Self && (f.Owner || !f.Peer)
+	case control.Revoked, control.Frozen, control.Joining, control.Resolving, control.Prepared:
+	}
+	return false
+}
+
+// Forwards says that a request of this node's clients goes to the other node, which coordinates the volume.
+func Forwards(f Facts) bool {
+	return f.Mode == control.Paired && !Coordinates(f) && f.Linked && f.Drain == NoDrain
+}
+
+// serves says that the stage lets writes reach every leg that counts.
 func serves(f Facts) bool {
 	switch Of(f) {
 	case Paired, Alone, Exchanging, Catching:
-		return f.Owner
-	case Creating, Failed, Held, Preparing, Reconciling, Target:
+		return Coordinates(f)
+	case Creating, Failed, Held, Preparing, Reconciling, Target, Remote:
 	}
 	return false
 }
@@ -165,7 +193,7 @@ func Replies(f Facts) bool {
 	if serves(f) {
 		return true
 	}
-	return f.Owner && f.Mode == control.Solo && Of(f) == Preparing
+	return Coordinates(f) && !f.Peer && Of(f) == Preparing
 }
 
 // AdmitsReads says that a new read may begin.
@@ -175,16 +203,22 @@ func AdmitsReads(f Facts) bool { return Reads(f) && f.Drain == NoDrain }
 // sound goes on reading: nobody else can own the volume before the deadline (replication.md section 7). After a drain
 // the other node may own it before this one is told.
 func Reads(f Facts) bool {
-	if !f.Owner || !f.Ready || f.Failed || !f.Self || f.Drain == Drained {
+	if !f.Ready || f.Failed || !f.Self || f.Drain == Drained {
 		return false
 	}
 	switch f.Mode {
 	case control.Paired:
+		switch {
+		case !Coordinates(f):
+			return false
+		case !f.Peer:
+			return f.Excluded || f.Sound
+		}
 		return f.InStep || f.Sound && f.Role == NoCopy
 	case control.Frozen:
-		return f.Sound
+		return f.Owner && f.Sound
 	case control.Solo:
-		return f.Excluded || f.Sound
+		return f.Owner && (f.Excluded || f.Sound)
 	case control.Revoked, control.Joining, control.Resolving, control.Prepared:
 	}
 	return false
@@ -193,22 +227,25 @@ func Reads(f Facts) bool {
 // KeepsLocks says that a write whose end is not known keeps its range locked: a read must not see it while it may
 // still be undone. Otherwise the range must be free for a copy, and nothing reads it.
 func KeepsLocks(f Facts) bool {
-	if !f.Owner || f.Role != NoCopy && Of(f) != Catching && Of(f) != Exchanging && Of(f) != Preparing {
+	if !f.Self || f.Role != NoCopy && Of(f) != Catching && Of(f) != Exchanging && Of(f) != Preparing {
 		return false
 	}
 	switch f.Mode {
-	case control.Paired, control.Frozen, control.Solo:
-		return true
+	case control.Paired:
+		return Coordinates(f)
+	case control.Frozen, control.Solo:
+		return f.Owner
 	case control.Revoked, control.Joining, control.Resolving, control.Prepared:
 	}
 	return false
 }
 
-// TakesWrites says that replicated writes of the owner may be applied to this leg. After a drain the other node may be
-// the owner already: the giver is durable first, and its own grant comes last (protocol.md R22).
+// TakesWrites says that replicated writes of the coordinator may be applied to this leg. After a drain the other node may
+// be the owner already: the giver is durable first, and its own grant comes last (protocol.md R22).
 func TakesWrites(f Facts) bool {
-	if f.Owner && f.Mode == control.Paired && f.Drain != Drained {
-		return false
+	if f.Mode == control.Paired && Coordinates(f) && f.Drain != Drained {
+		// Only what an owner sent before its leg was taken out may still come, while this node does not know it.
+		return !f.Owner && Ready(f)
 	}
 	switch Of(f) {
 	case Paired, Target:
@@ -216,7 +253,10 @@ func TakesWrites(f Facts) bool {
 	case Reconciling:
 		// The target of a reconcile inside a session, being the owner, may learn of the end first.
 		return f.Mode == control.Paired && f.Role == Source && f.Phase == Holding
-	case Creating, Failed, Held, Alone, Exchanging, Catching, Preparing:
+	case Creating, Failed, Held, Alone, Exchanging, Catching, Preparing, Remote:
 	}
 	return false
 }
+
+// Ready says that the leg is there and works.
+func Ready(f Facts) bool { return f.Ready && !f.Failed }

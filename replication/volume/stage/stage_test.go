@@ -12,11 +12,11 @@ func every(f func(Facts)) {
 	for mode := control.Revoked; mode <= control.Solo; mode++ {
 		for role := NoCopy; role <= Sink; role++ {
 			for phase := Exchange; phase <= Holding; phase++ {
-				for bits := range 1 << 8 {
+				for bits := range 1 << 9 {
 					b := func(i int) bool { return flags[bits>>i&1] }
 					for drain := NoDrain; drain <= Drained; drain++ {
 						f(Facts{
-							Ready: b(0), Failed: b(1), Owner: b(2), Self: b(3), Peer: b(4), InStep: b(5), Excluded: b(6), Sound: b(7),
+							Ready: b(0), Failed: b(1), Owner: b(2), Self: b(3), Peer: b(4), InStep: b(5), Excluded: b(6), Sound: b(7), Linked: b(8),
 							Mode: mode, Role: role, Phase: phase, Drain: drain,
 						})
 					}
@@ -32,8 +32,14 @@ func TestRules(t *testing.T) {
 		s := Of(f)
 		fail := func(why string) { t.Helper(); t.Fatalf("%s: %s in %+v", why, s, f) }
 		switch {
-		case Writes(f) && !f.Owner:
-			fail("writes of a node that does not own the volume")
+		case Writes(f) && !Coordinates(f):
+			fail("writes of a node that does not coordinate the volume")
+		case Coordinates(f) && !f.Owner && (f.Mode != control.Paired || f.Peer || !f.Self):
+			fail("coordinates what it does not own, although the owner's leg counts")
+		case Coordinates(f) && Forwards(f):
+			fail("forwards what it carries out itself")
+		case Forwards(f) && (f.Mode != control.Paired || !f.Linked):
+			fail("forwards to a node that may not coordinate")
 		case Writes(f) && !f.Self:
 			fail("writes to a leg outside Legs")
 		case Writes(f) && f.Mode != control.Paired && f.Mode != control.Solo:
@@ -44,13 +50,13 @@ func TestRules(t *testing.T) {
 			fail("paired without the other leg")
 		case (s == Alone || s == Catching || s == Exchanging) && !f.Excluded:
 			fail("alone before the exclusion is durable (O5)")
-		case Reads(f) && (!f.Owner || !f.Self):
+		case Reads(f) && (!f.Self || !f.Owner && !Coordinates(f)):
 			fail("reads of a leg that may be stale")
 		case Reads(f) && !f.InStep && !f.Sound && !f.Excluded:
 			fail("reads of a leg that was never known to be right")
-		case Reads(f) && f.Mode == control.Paired && f.Role != NoCopy && !f.InStep:
+		case Reads(f) && f.Mode == control.Paired && f.Peer && f.Role != NoCopy && !f.InStep:
 			fail("reads while the legs are made equal (P3)")
-		case TakesWrites(f) && f.Owner && f.Mode == control.Paired && f.Drain != Drained:
+		case TakesWrites(f) && f.Owner && f.Self && f.Mode == control.Paired && f.Drain != Drained:
 			fail("the owner takes writes of the other node")
 		case (Admits(f) || AdmitsReads(f)) && f.Drain != NoDrain:
 			fail("a request begins during a drain (R22)")
@@ -58,7 +64,7 @@ func TestRules(t *testing.T) {
 			fail("begun but never done")
 		case (Writes(f) || Reads(f)) && f.Drain == Drained:
 			fail("the old owner goes on after its drain (R22)")
-		case TakesWrites(f) && Writes(f):
+		case TakesWrites(f) && Writes(f) && f.Owner:
 			fail("both nodes write")
 		case f.Failed && (Writes(f) || Reads(f)):
 			fail("a dead leg answers")
@@ -99,6 +105,17 @@ func TestWordsOfTheTable(t *testing.T) {
 		{Preparing, with(func(f *Facts) { f.Mode, f.Peer, f.Role, f.Phase = control.Solo, false, Source, Holding })},
 		{Target, with(func(f *Facts) { f.Mode, f.Self, f.Role = control.Joining, false, Sink })},
 		{Target, with(func(f *Facts) { f.Mode, f.InStep = control.Prepared, true })},
+		{Held, with(func(f *Facts) { f.Mode, f.Self = control.Paired, false })},
+		{Remote, with(func(f *Facts) { f.Mode, f.Self, f.Linked = control.Paired, false, true })},
+		{Remote, with(func(f *Facts) { f.Mode, f.Self, f.Linked, f.Failed = control.Paired, false, true, true })},
+		{Remote, Facts{Mode: control.Paired, Peer: true, Linked: true}},
+		{Target, with(func(f *Facts) { f.Mode, f.Self, f.Linked, f.Role = control.Paired, false, true, Sink })},
+		{Held, with(func(f *Facts) { f.Mode, f.Peer = control.Paired, false })},
+		{Alone, with(func(f *Facts) { f.Mode, f.Peer, f.Excluded = control.Paired, false, true })},
+		{Catching, with(func(f *Facts) {
+			f.Mode, f.Peer, f.Excluded, f.Role, f.Phase = control.Paired, false, true, Source, Copying
+		})},
+		{Preparing, with(func(f *Facts) { f.Mode, f.Peer, f.Role, f.Phase = control.Paired, false, Source, Holding })},
 	} {
 		if got := Of(c.f); got != c.want {
 			t.Errorf("%s, want %s: %+v", got, c.want, c.f)

@@ -1,0 +1,268 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"duet/replication/block"
+	"duet/replication/block/crashdev"
+	"duet/replication/control"
+	"duet/replication/meta"
+)
+
+// paired grants one volume to both nodes, in the order of the nodes given; the legs have a version.
+func (p *pair) paired(epoch, session uint64, owner control.Node, legs control.Set, version uint32, order ...control.Node) {
+	p.t.Helper()
+	for _, n := range order {
+		p.nodes[n].grant(control.Grant{
+			Mode: control.Paired, Epoch: epoch, Session: session, Members: 3,
+			Volumes: []control.VolumeGrant{{Volume: testVolume, Owner: owner, Legs: legs, LegsVersion: version}},
+		})
+	}
+}
+
+// writer writes its own blocks for as long as it may, and knows what each must hold: what was acknowledged last, since it
+// has one write in flight at a time.
+type writer struct {
+	first, blocks int64
+	want          []byte // by block
+	writes        atomic.Int64
+}
+
+func (w *writer) run(t *testing.T, h *host, stop <-chan struct{}) {
+	random := rand.New(rand.NewPCG(uint64(w.first), 1))
+	for with := byte(1); ; with = with%250 + 1 {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		b := random.Int64N(w.blocks)
+		if err := h.vol().WriteAt(context.Background(), fill(4096, with), (w.first+b)*4096, false); err != nil {
+			t.Errorf("write at node %c: %v", 'a'+h.node, err)
+			return
+		}
+		w.want[b] = with
+		if with%16 == 0 {
+			if err := h.vol().Flush(context.Background()); err != nil {
+				t.Errorf("flush at node %c: %v", 'a'+h.node, err)
+			}
+		}
+		p := block.Alloc(4096)
+		if err := h.vol().ReadAt(context.Background(), p, (w.first+b)*4096); err != nil || p[0] != with || p[4095] != with {
+			t.Errorf("read at node %c: %v, %d instead of %d", 'a'+h.node, err, p[0], with)
+			return
+		}
+		w.writes.Add(1)
+	}
+}
+
+func (w *writer) check(t *testing.T, where string, read func(off int64, n int) []byte) {
+	t.Helper()
+	for b := range w.blocks {
+		if got := read((w.first+b)*4096, 4096); got[0] != w.want[b] {
+			t.Fatalf("%s: block %d holds %d, acknowledged was %d", where, w.first+b, got[0], w.want[b])
+		}
+	}
+}
+
+// load runs a writer at each of the nodes given, and says how to end it.
+func (p *pair) load(nodes ...control.Node) (writers []*writer, end func()) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		w := &writer{first: int64(i) * 500, blocks: 300, want: make([]byte, 300)}
+		writers = append(writers, w)
+		wg.Go(func() { w.run(p.t, p.nodes[n], stop) })
+	}
+	return writers, func() { close(stop); wg.Wait() }
+}
+
+func (p *pair) progress(writers []*writer) {
+	p.t.Helper()
+	for _, w := range writers {
+		from := w.writes.Load()
+		await(p.t, "writes go on", func() bool { return w.writes.Load() > from+20 })
+	}
+}
+
+// Proves: replication.md section 14. Both nodes have the disk open; the requests of the one that does not own it are
+// carried out at the owner, and the ownership moves under load without an error or a lost write.
+func TestBothNodesMayHaveTheDiskOpen(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	writers, end := p.load(0, 1)
+	p.progress(writers)
+	for owner := range control.Node(6) {
+		giver, taker := p.nodes[owner%2], p.nodes[1-owner%2]
+		drained, err := giver.m.Drain([]string{testVolume})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ids := <-drained; len(ids) != 1 {
+			t.Fatal("not drained")
+		}
+		p.paired(1, 11, taker.node, 3, 0, taker.node, giver.node)
+		p.progress(writers)
+	}
+	end()
+	p.sameLegs()
+	for i, w := range writers {
+		w.check(t, fmt.Sprintf("node %c", 'a'+i), p.nodes[i].read)
+	}
+}
+
+// A lane that is lost under forwarded requests: each is carried out once more, and nothing old comes over something new.
+func TestForwardedRequestsSurviveTheLane(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	writers, end := p.load(1, 1)
+	for range 5 {
+		p.progress(writers)
+		p.nodes[0].m.link.Lane().Close(errors.New("cut by the test"))
+	}
+	p.progress(writers)
+	end()
+	p.nodes[0].awaitStage("paired")
+	for _, w := range writers {
+		w.check(t, "node b", p.nodes[1].read)
+	}
+}
+
+// failing makes the next write of a data device fail.
+func (d *drive) fail(kind crashdev.Kind) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, data := range d.data {
+		data.FailNth(1, kind, errors.New("medium error"))
+	}
+}
+
+// renew replaces the leg by a new one on a new disk full of what was there before, and lets the daemon find it.
+func (h *host) renew() {
+	h.t.Helper()
+	h.crash()
+	h.drive.mu.Lock()
+	id, _ := parseID(testVolume) // a constant
+	md := crashdev.New(meta.SizeFor(testSize))
+	err := meta.Format(md, meta.Superblock{Site: h.drive.site, Volume: id, Node: h.drive.node, VolumeBytes: testSize})
+	h.drive.data[id], h.drive.meta[id] = crashdev.New(testSize), md
+	h.drive.mu.Unlock()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.start()
+}
+
+// Proves: protocol.md R23, R24; replication.md 9.5: a leg that fails, on either node and in each way, costs no
+// acknowledged write and no error; what the owner wants goes on over the other leg; a new leg comes back under load.
+func TestALegFailsAndComesBack(t *testing.T) {
+	for _, bad := range []control.Node{0, 1} {
+		for _, kind := range []crashdev.Kind{crashdev.Write, crashdev.Sync, crashdev.Read} {
+			if kind == crashdev.Read && bad == 1 {
+				continue // nothing reads a leg that does not coordinate
+			}
+			t.Run(fmt.Sprintf("%c-%s", 'a'+bad, kind), func(t *testing.T) { legFailsAndReturns(t, bad, kind) })
+		}
+	}
+}
+
+func legFailsAndReturns(t *testing.T, bad control.Node, kind crashdev.Kind) {
+	p := startPair(t)
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	x, s := p.nodes[bad], p.nodes[1-bad]
+	writers, end := p.load(0, 1)
+	p.progress(writers)
+	x.drive.fail(kind)
+	x.awaitEvent("leg failed", func(e control.Event) bool { return e.LegFailed != nil && e.LegFailed.Volume == testVolume })
+	// R23: the peer of the owner records and is granted first.
+	p.paired(1, 11, 0, 1<<s.node, 2, 1, 0)
+	p.progress(writers)
+	x.awaitStage("remote")
+	s.awaitStage("alone")
+
+	// Its daemon comes back with a new leg. Its clients wait meanwhile; those of the other node go on.
+	end()
+	x.renew()
+	writers2, end2 := p.load(s.node)
+	writers2[0].want = writers[0].want // the same blocks
+	p.paired(1, 11, 0, 1<<s.node, 2, x.node)
+	isSynced := func(e control.Event) bool { return e.LegSynced != nil && e.LegSynced.Session == 11 }
+	if a, b := s.awaitEvent("synced", isSynced), x.awaitEvent("synced", isSynced); *a.LegSynced != *b.LegSynced {
+		t.Fatalf("%+v and %+v", a.LegSynced, b.LegSynced)
+	}
+	if got := s.stage(); got != "preparing" {
+		t.Fatalf("the coordinator is %s after it reported the return: nothing may be acknowledged alone", got)
+	}
+	// R24: the node whose leg was in is granted first.
+	p.paired(1, 11, 0, 3, 3, s.node, x.node)
+	p.progress(writers2)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	end2()
+	p.sameLegs()
+	writers2[0].check(t, "after the return", s.read)
+	writers[1].check(t, "after the return", x.read)
+	if n := p.differences.Load(); n != 0 {
+		t.Errorf("%d proofs found a difference", n)
+	}
+}
+
+// The return of a leg is cut after the coordinator reported it and before the target heard so: the target does not report,
+// the coordinator holds, and the next lane tells.
+func TestReturnIsReportedByTheTargetLast(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(0, 7, 1<<20)
+	b.drive.fail(crashdev.Write)
+	done := make(chan error, 1)
+	go func() { done <- a.vol().WriteAt(context.Background(), fill(4096, 9), 0, false) }()
+	b.awaitEvent("leg failed", func(e control.Event) bool { return e.LegFailed != nil })
+	p.paired(1, 11, 0, 1, 2, 1, 0)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	b.renew()
+	p.paired(1, 11, 0, 1, 2, 1)
+	isSynced := func(e control.Event) bool { return e.LegSynced != nil }
+	a.awaitEvent("synced", isSynced)
+	a.m.link.Lane().Close(errors.New("cut by the test"))
+	b.awaitEvent("synced", isSynced) // on this lane or on the next one
+	if got := a.stage(); got != "preparing" && got != "held" {
+		t.Fatalf("the coordinator is %s", got)
+	}
+	held := make(chan error, 1)
+	go func() { held <- a.vol().WriteAt(context.Background(), fill(4096, 11), 4096, false) }()
+	await(t, "a held write", func() bool { return a.vol().Status().HeldOps == 1 })
+	p.paired(1, 11, 0, 3, 3, 0, 1)
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	p.sameLegs()
+	if got := b.read(0, 4096); !bytes.Equal(got, fill(4096, 9)) {
+		t.Fatalf("%x", got[:4])
+	}
+}
