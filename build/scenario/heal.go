@@ -12,7 +12,7 @@ import (
 var healed = []string{
 	"link all restore", "link lan a restore", "link lan b restore", "link wan a restore", "link wan b restore",
 	"link bmc a restore", "link bmc b restore", "bmc a ok", "bmc b ok", "pdu ok", "witness fast", "witness resume",
-	"witness start", "clock a 0s", "clock b 0s",
+	"witness start", "clock a 0s", "clock b 0s", "disk a.1 ok", "disk b.1 ok",
 }
 
 // Heal makes the hardware whole: cables in, devices answer, nodes have power and their buttons are pressed. A node whose

@@ -44,7 +44,18 @@ func Rows() []Row {
 		},
 		{
 			Name: "leg-fails", Situation: "one leg fails", Own: "pause of that volume ~0.1 s", Other: "same", Person: "replace disk",
-			Reason: "the mirror cannot leave a failed leg out yet (R23): it holds that volume and says so",
+			Note:      "the drive answers nothing but errors; it comes back when its node is switched off and on again",
+			OwnWithin: noPause, OtherWithin: VMStartTarget,
+			Cases: again(
+				Case{"the other's", []Phase{
+					{Do: []string{"disk other.1 eio"}, Quiet: quiet, Own: "owner"},
+					{Do: []string{"disk other.1 ok", "cut other"}, Own: "owner", Back: true},
+				}},
+				Case{"the owner's", []Phase{
+					{Do: []string{"disk owner.1 eio"}, Quiet: quiet, Own: "owner"},
+					{Do: []string{"disk owner.1 ok", "cut owner"}, Starts: "other", Back: true},
+				}},
+			),
 		},
 		{
 			Name: "node-dies", Situation: "one node dies", Own: "1.5 s + CAS (0.1-1 s)", Other: "+ BMC: 4-10 s", Person: "none",

@@ -30,7 +30,7 @@ import (
 type step []string
 
 // labVerbs are the verbs of the lab that a step may use.
-var labVerbs = []string{"cut", "on", "cycle", "reset", "crash", "panic", "hang", "resume", "psu", "link", "bmc", "pdu", "witness", "clock", "kill"}
+var labVerbs = []string{"cut", "on", "cycle", "reset", "crash", "panic", "hang", "resume", "psu", "link", "bmc", "pdu", "witness", "clock", "kill", "disk"}
 
 // ownWords maps each word of this package to the number of words that follow it; -1: a node and an order.
 var ownWords = map[string]int{
@@ -64,13 +64,17 @@ func parseStep(text string) (step, error) {
 func (st step) roles(owner string) step {
 	out := make(step, len(st))
 	for i, w := range st {
-		switch w {
+		name, part, has := strings.Cut(w, ".") // "owner.1" is the owner's drive 1
+		switch name {
 		case "owner":
-			w = owner
+			name = owner
 		case "other":
-			w = other(owner)
+			name = other(owner)
 		}
-		out[i] = w
+		out[i] = name
+		if has {
+			out[i] += "." + part
+		}
 	}
 	return out
 }
