@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -18,8 +19,8 @@ const (
 	formatMajor = 1
 	formatMinor = 0
 
-	knownIncompatible       = FeatureNoActivityLog
-	requiredIncompatible    = FeatureNoActivityLog
+	knownIncompatible       = FeatureNoSums
+	requiredIncompatible    = FeatureNoSums
 	knownReadOnlyCompatible = 0
 )
 
@@ -229,7 +230,7 @@ func usable(s *Superblock, metaBytes int64) error {
 	case s.Incompatible&^knownIncompatible != 0:
 		return fmt.Errorf("%w: incompatible bits %#x", ErrUnknownFeature, s.Incompatible&^knownIncompatible)
 	case s.Incompatible&requiredIncompatible != requiredIncompatible:
-		return fmt.Errorf("%w: the leg keeps an activity log, which this release does not read", ErrUnknownFeature)
+		return fmt.Errorf("%w: the leg keeps checksums, which this release does not", ErrUnknownFeature)
 	}
 	if err := s.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSuperblock, err)
@@ -261,6 +262,9 @@ func (s *Superblock) check() error {
 	must(s.VolumeBytes > 0 && s.VolumeBytes%BlockBytes == 0 && s.VolumeBytes <= volumeBytesMax, "volume of %d bytes", s.VolumeBytes)
 	must(s.MetaBytes >= s.VolumeBytes && s.MetaBytes <= volumeBytesMax, "meta for %d bytes, volume of %d", s.MetaBytes, s.VolumeBytes)
 	must(s.LogOffset == logOffset && s.GroupsOffset == groupsOffset, "log at %#x, groups at %#x", s.LogOffset, s.GroupsOffset)
+	must(s.LogBlocks > 0 && s.LogBlocks <= logBlocksMax && s.LogSlots >= logSlotsMin && s.LogSlots <= logSlotsMax && s.LogFirst > 0,
+		"log of %d blocks and %d slots from %d", s.LogBlocks, s.LogSlots, s.LogFirst)
+	must((s.LogSlots+contextMax-1)/contextMax <= s.LogBlocks, "a log of %d blocks cannot hold %d slots", s.LogBlocks, s.LogSlots)
 	must(s.Groups == uint64(groupsFor(int64(min(s.MetaBytes, volumeBytesMax)))), "%d groups for %d bytes", s.Groups, s.MetaBytes)
 	must(len(s.History) <= HistoryMax, "%d history entries", len(s.History))
 	must(len(s.Software) <= softwareBytes, "software version of %d bytes", len(s.Software))
@@ -274,7 +278,7 @@ func (s *Superblock) fill() error {
 	s.Incompatible |= requiredIncompatible
 	s.BlockBytes, s.BlocksPerExtent, s.ExtentsPerGroup = BlockBytes, BlocksPerExtent, ExtentsPerGroup
 	s.LogOffset, s.GroupsOffset = logOffset, groupsOffset
-	s.LogBlocks, s.LogSlots, s.LogFirst = 0, 0, 0
+	s.LogBlocks, s.LogSlots, s.LogFirst = logBlocksDefault, cmp.Or(s.LogSlots, logSlotsDefault), 1
 	s.MetaBytes = max(s.MetaBytes, s.VolumeBytes)
 	s.Groups = uint64(groupsFor(int64(min(s.MetaBytes, volumeBytesMax))))
 	s.Sequence = firstSequence

@@ -37,6 +37,9 @@ type Meta struct {
 	pages   []page // by group; under storing
 
 	acks acked
+
+	found logTable // what the ring said at Open
+	log   *activity
 }
 
 // Format writes an empty meta for s.VolumeBytes: all zero, map pages that say "nothing dirty, all sums unknown",
@@ -93,13 +96,59 @@ func Open(dev block.Device) (*Meta, error) {
 	}
 	m.super.Store(s)
 	m.loadPages(s)
+	m.loadLog(s)
 	return m, nil
+}
+
+// loadLog reads the ring of a leg that was not closed cleanly. In a history of its own, where the dirty map must name all that
+// the other leg may lack, every block of a hot extent becomes dirty.
+func (m *Meta) loadLog(s *Superblock) {
+	m.found = logTable{sequence: s.LogFirst - 1, slots: slices.Repeat([]uint32{noExtent}, int(s.LogSlots)), whole: true}
+	if !m.unclean {
+		return
+	}
+	buf := block.Get(BlockBytes)
+	defer block.Put(buf)
+	ring := make([]*logBlock, s.LogBlocks)
+	for i := range ring {
+		if m.dev.ReadAt(buf, logOffset+int64(i)*BlockBytes) != nil {
+			continue // as good as damaged
+		}
+		if b, err := decodeLogBlock(buf, s.Leg, uint32(i), s.LogBlocks, s.LogSlots); err == nil {
+			ring[i] = &b
+		}
+	}
+	m.found = replayLog(ring, s.LogFirst, s.LogSlots)
+	extents := Extents(int64(s.VolumeBytes))
+	for i, e := range m.found.slots {
+		if e != noExtent && int64(e) >= extents {
+			m.found.slots[i] = noExtent
+			m.found.whole = false // a valid block with an extent that is not there: trust nothing
+		}
+	}
+	if s.Base.IsZero() {
+		return
+	}
+	mark := func(e int64) {
+		m.dirty.Set(e*BlocksPerExtent, min(BlocksPerExtent, m.dirty.Blocks()-e*BlocksPerExtent))
+	}
+	if !m.found.whole {
+		for e := range extents {
+			mark(e)
+		}
+		return
+	}
+	for _, e := range m.found.slots {
+		if e != noExtent {
+			mark(int64(e))
+		}
+	}
 }
 
 // Super is a copy of the superblock as it is durable.
 func (m *Meta) Super() Superblock { return m.super.Load().clone() }
 
-// Unclean says that the leg was found with FlagOpen set: with no activity log, every extent may differ.
+// Unclean says that the leg was found with FlagOpen set: it may differ where Hot says.
 func (m *Meta) Unclean() bool { return m.unclean }
 
 // BadPages is how many map pages could not be trusted at Open; their extents are all dirty.
@@ -189,7 +238,7 @@ type fixedFields struct {
 	node                     uint8
 	block, extent, group     uint32
 	volumeBytes, metaBytes   uint64
-	logOffset, logFirst      uint64
+	logOffset                uint64
 	logBlocks, logSlots      uint32
 	groupsOffset, groupCount uint64
 }
@@ -198,7 +247,7 @@ func (s *Superblock) fixed() fixedFields {
 	return fixedFields{
 		s.FormatMajor, s.FormatMinor, s.Sequence, s.Incompatible, s.ReadOnlyCompatible,
 		s.Site, s.Volume, s.Leg, s.Node, s.BlockBytes, s.BlocksPerExtent, s.ExtentsPerGroup,
-		s.VolumeBytes, s.MetaBytes, s.LogOffset, s.LogFirst, s.LogBlocks, s.LogSlots, s.GroupsOffset, s.Groups,
+		s.VolumeBytes, s.MetaBytes, s.LogOffset, s.LogBlocks, s.LogSlots, s.GroupsOffset, s.Groups,
 	}
 }
 

@@ -71,6 +71,8 @@ func (s State) String() string {
 const (
 	FlagOpen   uint16 = 1 << 0 // in use; found set at open: it was not closed cleanly (O4)
 	FlagZeroed uint16 = 1 << 1 // created full of zeroes
+	// FlagLogLost: the activity log could not be read whole at an unclean open; every extent may differ until the legs are reconciled.
+	FlagLogLost uint16 = 1 << 2
 )
 
 // Flags of a resync record.
@@ -81,8 +83,10 @@ const (
 
 // Incompatible features: a bit this code does not know refuses the leg.
 const (
-	// FeatureNoActivityLog: the leg has no activity log; opened unclean, every extent may differ.
+	// FeatureNoActivityLog: the leg was made by a release that kept no activity log. Refused since there is one.
 	FeatureNoActivityLog uint32 = 1 << 0
+	// FeatureNoSums: the leg keeps no checksums; its sum pages are zero.
+	FeatureNoSums uint32 = 1 << 1
 )
 
 // HistoryMax is how many generations a superblock remembers.
@@ -105,8 +109,8 @@ type Superblock struct {
 	MetaBytes                uint64 // volume size that meta has groups for
 	DataBytes                uint64 // capacity of data at the last open
 	LogOffset                uint64
-	LogBlocks, LogSlots      uint32 // 0: no log (FeatureNoActivityLog)
-	LogFirst                 uint64
+	LogBlocks, LogSlots      uint32
+	LogFirst                 uint64 // lowest sequence of the log that counts
 	GroupsOffset, Groups     uint64
 	GrantEpoch               uint64 // epoch of the last grant obeyed
 	Legs                     uint8  // Legs mask of that grant: bit 0 a, bit 1 b

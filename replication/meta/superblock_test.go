@@ -90,7 +90,7 @@ func TestOffsets(t *testing.T) {
 		{12, 2, 1},
 		{14, 2, 0},
 		{16, 8, 0x0102030405060708},
-		{24, 4, 1},
+		{24, 4, 2},
 		{28, 4, 0},
 		{80, 1, 1},
 		{81, 1, 3},
@@ -102,8 +102,8 @@ func TestOffsets(t *testing.T) {
 		{104, 8, testVolumeBytes},
 		{112, 8, testVolumeBytes + 4096},
 		{120, 8, 0x200000},
-		{128, 4, 0},
-		{132, 4, 0},
+		{128, 4, 256},
+		{132, 4, 256},
 		{136, 8, 0x91},
 		{144, 8, 0x800000},
 		{152, 8, 3},
@@ -197,7 +197,7 @@ func TestFormatThenOpen(t *testing.T) {
 	dev := formatted(t)
 	m := open(t, dev.CutPick(func(crashdev.Pending) bool { return false })) // all of it is durable
 	s := m.Super()
-	if s.State != New || s.Leg.IsZero() || s.Incompatible != FeatureNoActivityLog || s.Groups != 3 || m.Unclean() ||
+	if s.State != New || s.Leg.IsZero() || s.Incompatible != FeatureNoSums || s.Groups != 3 || m.Unclean() ||
 		m.ReadOnly() || m.BadPages() != 0 || m.Dirty().Count() != 0 || m.Dirty().Blocks() != testVolumeBytes/4096 {
 		t.Fatalf("%+v", s)
 	}
