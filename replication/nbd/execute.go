@@ -127,8 +127,8 @@ func (c *conn) zeroEdge(r *request, begin, end int64) error {
 }
 
 func (c *conn) trim(r *request) error {
-	for _, p := range r.pieces {
-		if err := c.volume.Trim(c.ctx, p.off, p.n); err != nil {
+	for at := r.from; at < r.to; at += PieceBytesMax {
+		if err := c.volume.Trim(c.ctx, at, min(PieceBytesMax, r.to-at)); err != nil {
 			return err
 		}
 	}

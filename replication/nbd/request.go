@@ -15,7 +15,9 @@ type request struct {
 	n              uint32
 	err            errno
 
-	// The aligned cover of the range, in pieces of at most PieceBytesMax: what the volume sees.
+	// The whole blocks that the range covers (of a trim: contains), and for reads and writes the pieces of at most
+	// PieceBytesMax that carry data. Zeroes and trims have up to 4 GiB and no pieces: a list of them would be memory
+	// that no budget counts.
 	from, to int64
 	pieces   []piece
 	charge   int64
@@ -25,7 +27,7 @@ type request struct {
 	header   [16]byte
 }
 
-// piece is one range of the volume; buf is nil for zeroes and trims.
+// piece is one range of the volume with its data.
 type piece struct {
 	off int64
 	n   int64
@@ -104,12 +106,13 @@ func (r *request) plan() {
 		r.from = (int64(r.off) + unit - 1) &^ (unit - 1)
 		r.to = max((int64(r.off)+int64(r.n))&^(unit-1), r.from)
 	}
+	if r.command != cmdRead && r.command != cmdWrite {
+		return
+	}
 	for at := r.from; at < r.to; at += PieceBytesMax {
 		r.pieces = append(r.pieces, piece{off: at, n: min(PieceBytesMax, r.to-at)})
 	}
-	if r.command == cmdRead || r.command == cmdWrite {
-		r.charge = min(r.to-r.from, bytesMax) // the cover of a ragged 32 MiB is a little more; it must fit
-	}
+	r.charge = min(r.to-r.from, bytesMax) // the cover of a ragged 32 MiB is a little more; it must fit
 }
 
 // allocate gives every piece its buffer.
