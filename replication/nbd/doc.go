@@ -48,7 +48,8 @@ const (
 	nameBytesMax   = 4096
 	// optionsMax is how many options a client may send before it must begin.
 	optionsMax = 128
-	// handshakeTimeout bounds how long a client may take over one option. Open is not under it.
+	// handshakeTimeout bounds how long a client may take until it begins, over all options and over reading what they
+	// are answered: a client per slot that haggles for ever would keep everybody else out. Open does not count.
 	handshakeTimeout = 30 * time.Second
 	// stopTimeout is how long a stopping server waits for requests in flight (replication.md section 14, planned
 	// stop). What is not done then is not answered; the client repeats it.

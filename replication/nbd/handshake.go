@@ -14,7 +14,7 @@ import (
 // handshake greets the client and serves its options until one begins the transmission (true) or the client
 // leaves (false).
 func (c *conn) handshake() (began bool, err error) {
-	c.readUntil(time.Now().Add(handshakeTimeout))
+	c.haggleUntil(time.Now().Add(handshakeTimeout))
 	hello := binary.BigEndian.AppendUint64(nil, magicServer)
 	hello = binary.BigEndian.AppendUint64(hello, magicOption)
 	hello = binary.BigEndian.AppendUint16(hello, flagFixedNewstyle|flagNoZeroes)
@@ -31,7 +31,6 @@ func (c *conn) handshake() (began bool, err error) {
 	}
 	c.noZeroes = flags&flagNoZeroes != 0
 	for range optionsMax {
-		c.readUntil(time.Now().Add(handshakeTimeout))
 		next, err := c.option()
 		if err != nil || next != proceed {
 			return next == begin, err
