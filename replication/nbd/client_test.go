@@ -34,28 +34,50 @@ func dial(t testing.TB, s *running) *client {
 	return c
 }
 
-// enter dials and begins transmission on an export.
-func enter(t testing.TB, s *running, export string) *client {
+// enter dials and begins transmission on an export, after other options that must succeed.
+func enter(t testing.TB, s *running, export string, options ...[]byte) *client {
 	t.Helper()
 	c := dial(t, s)
-	c.goOption(export)
-	for {
-		if kind := c.optionReply(); kind == repAck {
-			return c
-		} else if kind != repInfo {
-			t.Fatalf("GO: %#x", kind)
-		}
+	for _, o := range options {
+		c.put(o)
+		c.acknowledged()
 	}
+	c.goOption(export)
+	c.acknowledged()
+	return c
+}
+
+// structured is the option that asks for structured replies.
+var structured = optionBytes(optStructuredReply, nil)
+
+// optionBytes is one option as it goes over the wire.
+func optionBytes(opt uint32, data []byte) []byte {
+	be := binary.BigEndian
+	p := be.AppendUint64(nil, magicOption)
+	p = be.AppendUint32(p, opt)
+	p = be.AppendUint32(p, uint32(len(data)))
+	return append(p, data...)
 }
 
 func (c *client) goOption(export string) {
-	be := binary.BigEndian
-	data := be.AppendUint32(nil, uint32(len(export)))
-	data = append(append(data, export...), 0, 0)
-	p := be.AppendUint64(nil, magicOption)
-	p = be.AppendUint32(p, optGo)
-	p = be.AppendUint32(p, uint32(len(data)))
-	c.put(append(p, data...))
+	data := binary.BigEndian.AppendUint32(nil, uint32(len(export)))
+	c.put(optionBytes(optGo, append(append(data, export...), 0, 0)))
+}
+
+// acknowledged reads the replies of an option, which must end well, and returns the others.
+func (c *client) acknowledged() (before [][]byte) {
+	c.t.Helper()
+	for {
+		h := c.take(20)
+		data := c.take(int(binary.BigEndian.Uint32(h[16:])))
+		switch kind := binary.BigEndian.Uint32(h[12:]); {
+		case kind == repAck:
+			return before
+		case kind>>31 != 0:
+			c.t.Fatalf("option %d: %#x %q", binary.BigEndian.Uint32(h[8:]), kind, data)
+		}
+		before = append(before, data)
+	}
 }
 
 // optionReply reads one reply of an option and returns its kind.
@@ -114,6 +136,43 @@ func (c *client) reply() (cookie uint64, err errno) {
 		c.t.Fatalf("reply magic %#x", magic)
 	}
 	return binary.BigEndian.Uint64(h[8:]), errno(binary.BigEndian.Uint32(h[4:]))
+}
+
+// chunk is one chunk of a structured reply.
+type chunk struct {
+	flags, kind uint16
+	cookie      uint64
+	data        []byte
+}
+
+func (c *client) chunk() (k chunk) {
+	c.t.Helper()
+	be := binary.BigEndian
+	h := c.take(chunkHead)
+	if magic := be.Uint32(h); magic != magicChunk {
+		c.t.Fatalf("chunk magic %#x", magic)
+	}
+	k.flags, k.kind, k.cookie = be.Uint16(h[4:]), be.Uint16(h[6:]), be.Uint64(h[8:])
+	k.data = c.take(int(be.Uint32(h[16:])))
+	return k
+}
+
+// errorChunk takes an error chunk apart.
+func (k chunk) errorChunk(t testing.TB) (e errno, why string, at uint64) {
+	t.Helper()
+	be := binary.BigEndian
+	if k.kind != chunkError && k.kind != chunkErrorAt {
+		t.Fatalf("chunk of type %#x, want an error", k.kind)
+	}
+	n := int(be.Uint16(k.data[4:]))
+	rest := k.data[6+n:]
+	if k.kind == chunkErrorAt {
+		at, rest = be.Uint64(rest), rest[8:]
+	}
+	if len(rest) != 0 || k.flags != chunkDone {
+		t.Fatalf("malformed error chunk %+v", k)
+	}
+	return errno(be.Uint32(k.data)), string(k.data[6:][:n]), at
 }
 
 // silent says that the server sends nothing; it is asked for after the proof that it could have.

@@ -37,7 +37,7 @@ type conn struct {
 	volume   Volume
 	guard    Guard // volume, if it is one
 	terms    Terms // likewise
-	size     uint64
+	offer    offer
 	ranges   *rangeLock
 
 	budget  budget
@@ -185,7 +185,7 @@ func (c *conn) readRequest(r *request) error {
 	if r.command == cmdDisc {
 		return nil
 	}
-	r.err = r.check(c.size)
+	r.err, r.why = r.check(c.offer)
 	if r.err == eOK {
 		r.plan()
 	}

@@ -1,5 +1,5 @@
 // Package nbd is duet's NBD server: it speaks the protocol of the NBD project's proto.md (fixed newstyle, simple
-// replies) to QEMU, libnbd and the kernel, and hands what it understood to a Volume. It knows no disk and no
+// and structured replies) to QEMU, libnbd and the kernel, and hands what it understood to a Volume. It knows no disk and no
 // mirror.
 //
 // It promises that requests of one connection run side by side and each is answered as soon as it is done, so
@@ -15,8 +15,7 @@
 // more: a wrong magic, a payload too long to drain, a handshake that stalls.
 //
 // Memory and goroutines are bounded by the named limits below: a connection that is at its limits is not read
-// from until something is answered. Structured replies, block status and TLS are answered "unsupported"; the
-// socket's permissions decide who may connect.
+// from until something is answered. Block status and TLS are answered "unsupported"; the socket's permissions decide who may connect.
 //
 // There is no Go library with FUA, trim and multi-conn to use instead (replication.md section 15).
 package nbd

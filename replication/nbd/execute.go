@@ -29,6 +29,7 @@ func (c *conn) execute(r *request) error {
 		r.allocate()
 		for _, p := range r.pieces {
 			if err := c.volume.ReadAt(c.ctx, p.buf, p.off); err != nil {
+				r.failedAt, r.at = true, max(uint64(p.off), r.off)
 				return err
 			}
 		}

@@ -2,21 +2,12 @@ package nbd
 
 import (
 	"context"
-	"encoding/binary"
 	"io"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-// optionBytes is one option as it goes over the wire.
-func optionBytes(opt uint32, data []byte) []byte {
-	p := binary.BigEndian.AppendUint64(nil, magicOption)
-	p = binary.BigEndian.AppendUint32(p, opt)
-	p = binary.BigEndian.AppendUint32(p, uint32(len(data)))
-	return append(p, data...)
-}
 
 // ticks calls f every d until it fails.
 func ticks(d time.Duration, f func() error) {

@@ -83,10 +83,28 @@ func (c *conn) option() (verdict, error) {
 		return c.infoOrGo(opt, data)
 	case optStartTLS:
 		return proceed, c.refuse(opt, repErrUnsup, "no TLS here: the socket is local and its permissions decide")
-	case optStructuredReply, optListMeta, optSetMeta:
-		return proceed, c.refuse(opt, repErrUnsup, "simple replies only")
+	case optStructuredReply:
+		return proceed, c.structuredReply(data)
+	case optListMeta, optSetMeta:
+		return proceed, c.refuse(opt, repErrUnsup, "no metadata contexts")
 	}
 	return proceed, c.refuse(opt, repErrUnsup, fmt.Sprintf("unknown option %d", opt))
+}
+
+func (c *conn) structuredReply(data []byte) error {
+	if len(data) != 0 {
+		return c.refuse(optStructuredReply, repErrInvalid, "STRUCTURED_REPLY has no data")
+	}
+	c.offer.structured = true
+	return c.reply(optStructuredReply, repAck, nil)
+}
+
+// flags are the transmission flags of this connection.
+func (c *conn) flags() uint16 {
+	if c.offer.structured {
+		return transmissionFlags | sendDF
+	}
+	return transmissionFlags
 }
 
 // exportName is the old way to begin: there is no way to say no but to close.
@@ -94,8 +112,8 @@ func (c *conn) exportName(name string) (verdict, error) {
 	if err := c.open(name); err != nil {
 		return leave, fmt.Errorf("export %q: %w", name, err)
 	}
-	p := binary.BigEndian.AppendUint64(nil, c.size)
-	p = binary.BigEndian.AppendUint16(p, transmissionFlags)
+	p := binary.BigEndian.AppendUint64(nil, c.offer.size)
+	p = binary.BigEndian.AppendUint16(p, c.flags())
 	if !c.noZeroes {
 		p = append(p, make([]byte, 124)...)
 	}
@@ -168,8 +186,8 @@ func parseInfo(data []byte) (name string, wanted []uint16, ok bool) {
 func (c *conn) describe(opt uint32, name string, wanted []uint16) error {
 	be := binary.BigEndian
 	p := be.AppendUint16(nil, infoExport)
-	p = be.AppendUint64(p, c.size)
-	p = be.AppendUint16(p, transmissionFlags)
+	p = be.AppendUint64(p, c.offer.size)
+	p = be.AppendUint16(p, c.flags())
 	if err := c.reply(opt, repInfo, p); err != nil {
 		return err
 	}
@@ -223,7 +241,7 @@ func (c *conn) open(name string) error {
 		if size < 0 || size%block.Unit != 0 {
 			panic(fmt.Sprintf("nbd: export %q has %d bytes, not a multiple of %d", name, size, block.Unit))
 		}
-		c.name, c.volume, c.size = name, v, uint64(size)
+		c.name, c.volume, c.offer.size = name, v, uint64(size)
 		if guard, ok := v.(Guard); ok {
 			c.guard = guard
 		}

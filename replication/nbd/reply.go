@@ -93,7 +93,7 @@ func (c *conn) send() {
 	o := &c.out
 	o.vectors = o.vectors[:0]
 	for _, r := range o.batch {
-		o.vectors = append(o.vectors, r.head())
+		o.vectors = append(o.vectors, r.head(c.offer.structured))
 		if r.command == cmdRead && r.err == eOK {
 			for i := range r.pieces {
 				o.vectors = append(o.vectors, r.wanted(i))

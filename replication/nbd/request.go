@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"encoding/binary"
 	"sync"
 
 	"duet/replication/block"
@@ -14,6 +13,9 @@ type request struct {
 	off            uint64
 	n              uint32
 	err            errno
+	why            string // of a refusal, for people
+	failedAt       bool   // a read failed, in the piece that begins at
+	at             uint64
 
 	// The whole blocks that the range covers (of a trim: contains), and for reads and writes the pieces of at most
 	// PieceBytesMax that carry data. Zeroes and trims have up to 4 GiB and no pieces: a list of them would be memory
@@ -24,7 +26,7 @@ type request struct {
 	charged  *budget // set once taken
 	span     span
 	term     uint64 // of the guard, when the read began
-	header   [16]byte
+	header   [chunkHead + 8]byte
 }
 
 // piece is one range of the volume with its data.
@@ -60,14 +62,23 @@ func (r *request) release() {
 	requests.Put(r)
 }
 
-// check is the protocol's judgement of a request, before anything is done for it.
-func (r *request) check(size uint64) errno {
+// offer is what the handshake left a client to ask for.
+type offer struct {
+	size       uint64
+	structured bool
+}
+
+// check is the protocol's judgement of a request, before anything is done for it, with a reason for people.
+func (r *request) check(o offer) (errno, string) {
 	allowed := uint16(cmdFlagFUA) // legal on every command once offered (proto.md), meaningful on three
 	past := eINVAL
 	limit := uint32(1<<32 - 1)
 	switch r.command {
 	case cmdRead:
 		limit = RequestBytesMax
+		if o.structured {
+			allowed |= cmdFlagDF // a read is always answered in one chunk
+		}
 	case cmdWrite:
 		limit, past = RequestBytesMax, eNOSPC
 	case cmdWriteZeroes:
@@ -76,22 +87,22 @@ func (r *request) check(size uint64) errno {
 	case cmdTrim, cmdCache:
 	case cmdFlush:
 		if r.off != 0 || r.n != 0 {
-			return eINVAL
+			return eINVAL, "a flush has no range"
 		}
 	default:
-		return eINVAL
+		return eINVAL, "unknown command"
 	}
 	switch {
 	case r.flags&^allowed != 0:
-		return eINVAL
+		return eINVAL, "a flag that this command does not have"
 	case r.n > limit:
-		return eINVAL
-	case r.off > size || uint64(r.n) > size-r.off:
-		return past
+		return eINVAL, "longer than 32 MiB"
+	case r.off > o.size || uint64(r.n) > o.size-r.off:
+		return past, "beyond the end"
 	case r.flags&cmdFlagFastZero != 0:
-		return eNOTSUP // zeroes are written here, never faster than a write
+		return eNOTSUP, "zeroes are written here, no faster than data"
 	}
-	return eOK
+	return eOK, ""
 }
 
 // plan lays the pieces over the range of a good request.
@@ -136,12 +147,3 @@ func (r *request) wanted(i int) []byte {
 func (r *request) ragged() bool { return (r.off|uint64(r.n))%block.Unit != 0 }
 
 func (r *request) fua() bool { return r.flags&cmdFlagFUA != 0 }
-
-// head is the simple reply without its data.
-func (r *request) head() []byte {
-	be := binary.BigEndian
-	be.PutUint32(r.header[0:], magicSimple)
-	be.PutUint32(r.header[4:], uint32(r.err))
-	be.PutUint64(r.header[8:], r.cookie)
-	return r.header[:]
-}

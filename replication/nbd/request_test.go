@@ -16,7 +16,7 @@ func TestOnlyDataCostsMemory(t *testing.T) {
 		case cmdFlush:
 			r.n = 0
 		}
-		if e := r.check(1 << 40); e != eOK {
+		if e, _ := r.check(offer{size: 1 << 40}); e != eOK {
 			t.Fatalf("command %d: error %d", command, e)
 		}
 		if r.plan(); len(r.pieces) != pieces {

@@ -83,7 +83,7 @@ func TestNbdinfo(t *testing.T) {
 	e := info.Exports[0]
 	if info.Protocol != "newstyle-fixed" || e.Name != "disk" || e.Description != "the test disk" || e.Size != diskBytes ||
 		e.Minimum != 4096 || e.Preferred != 4096 || e.Maximum != 1<<20 || e.ReadOnly || !e.MultiConn || !e.Flush ||
-		!e.FUA || !e.Trim || !e.Zero || e.FastZero || !e.Cache || e.DF {
+		!e.FUA || !e.Trim || !e.Zero || !e.FastZero || !e.Cache || !e.DF {
 		t.Fatalf("%s", out)
 	}
 	out = tool(t, "nbdinfo", "--list", "--json", "nbd+unix:///?socket="+s.path)

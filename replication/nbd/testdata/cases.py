@@ -13,8 +13,9 @@ SIZE = 64 << 20
 MIB = 1 << 20
 
 
-def connect(export="disk", strict=False):
+def connect(export="disk", strict=False, structured=True):
     h = nbd.NBD()
+    h.set_request_structured_replies(structured)
     if not strict:
         h.set_strict_mode(0)
     h.set_export_name(export)
@@ -27,7 +28,7 @@ def fails(number, f, *args, **kw):
         f(*args, **kw)
     except nbd.Error as e:
         assert e.errnum == number, f"{e} instead of {errno.errorcode[number]}"
-        return
+        return str(e)
     raise AssertionError(f"no {errno.errorcode[number]} from {f} {args}")
 
 
@@ -90,11 +91,29 @@ def flags():
     h.zero(4096, 4096, nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE)
     h.trim(4096, 4096, nbd.CMD_FLAG_FUA)
     assert h.pread(4096, 0, nbd.CMD_FLAG_FUA) == b"\x44" * 4096  # legal on every command once offered
-    fails(errno.EINVAL, h.pread, 4096, 0, nbd.CMD_FLAG_DF)
+    assert h.pread(4096, 0, nbd.CMD_FLAG_DF) == b"\x44" * 4096
+    fails(errno.EINVAL, connect(structured=False).pread, 4096, 0, nbd.CMD_FLAG_DF)
     fails(errno.EINVAL, h.pwrite, b"\x00" * 4096, 0, nbd.CMD_FLAG_NO_HOLE)
     fails(errno.ENOTSUP, h.zero, 4096, 0, nbd.CMD_FLAG_FAST_ZERO)
     fails(errno.EINVAL, h.pwrite, b"\x00" * 4096, 0, 1 << 9)
     h.cache(4096, 0)
+    alive(h)
+    h.shutdown()
+
+
+def chunks():
+    """A structured read is one chunk, with and without DF; the offset is the one that was asked for."""
+    h = connect()
+    assert h.get_structured_replies_negotiated() and h.can_df()
+    data = os.urandom(2 * MIB)
+    h.pwrite(data, MIB)
+    for off, n in ((MIB, 4096), (MIB, 2 * MIB), (MIB + 4095, 2), (MIB + 100, MIB)):
+        for flag in (0, nbd.CMD_FLAG_DF):
+            got = []
+            buf = h.pread_structured(n, off, lambda p, at, status, error: got.append((bytes(p), at, status)), flag)
+            want = data[off - MIB:off - MIB + n]
+            assert buf == want and got == [(want, off, nbd.READ_DATA)], (off, n, flag, len(got))
+    fails(errno.EINVAL, h.pread_structured, 2, SIZE - 1, lambda *_: 0)
     alive(h)
     h.shutdown()
 
@@ -155,7 +174,7 @@ def options():
     r = Raw(go=False)
     for opt, data, want in (
         (5, b"", UNSUP),  # STARTTLS
-        (8, b"", UNSUP),  # STRUCTURED_REPLY
+        (8, b"x", INVALID),  # STRUCTURED_REPLY with data
         (9, b"\0" * 8, UNSUP),
         (10, b"\0" * 8, UNSUP),
         (4, b"", UNSUP),
@@ -280,7 +299,7 @@ def strict_client():
     h.shutdown()
 
 
-for case in (unaligned, end_of_disk, large, flags, options, commands, abort_mid_payload, pipelined_disc,
+for case in (unaligned, end_of_disk, large, flags, chunks, options, commands, abort_mid_payload, pipelined_disc,
              flush_over_connections, strict_client):
     case()
     print("ok", case.__name__)
