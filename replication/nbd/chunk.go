@@ -6,12 +6,14 @@ import "encoding/binary"
 const chunkHead = 20
 
 // head is all of a reply but the data of a read. A client that negotiated structured replies gets them where the
-// protocol demands them, for reads, and where they say more: an error comes with its reason. Other successes are
+// protocol demands them, for reads and block status, and where they say more: an error comes with its reason. Other successes are
 // simple replies for everybody.
 func (r *request) head(structured bool) []byte {
 	switch {
 	case structured && r.err != eOK:
 		return r.errorChunk()
+	case r.command == cmdBlockStatus && r.err == eOK:
+		return r.body
 	case structured && r.command == cmdRead && r.n == 0:
 		return r.chunk(chunkNone, 0)
 	case structured && r.command == cmdRead:

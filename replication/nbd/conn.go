@@ -38,6 +38,7 @@ type conn struct {
 	guard    Guard // volume, if it is one
 	terms    Terms // likewise
 	offer    offer
+	selected string // the export that the contexts of offer were selected for
 	ranges   *rangeLock
 
 	budget  budget

@@ -42,6 +42,8 @@ func (c *conn) execute(r *request) error {
 		return c.locked(r, c.trim)
 	case cmdFlush:
 		return c.volume.Flush(c.ctx)
+	case cmdBlockStatus:
+		return c.blockStatus(r)
 	}
 	return nil // CACHE: nothing to do (replication.md section 9.4)
 }

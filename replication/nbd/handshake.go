@@ -86,7 +86,7 @@ func (c *conn) option() (verdict, error) {
 	case optStructuredReply:
 		return proceed, c.structuredReply(data)
 	case optListMeta, optSetMeta:
-		return proceed, c.refuse(opt, repErrUnsup, "no metadata contexts")
+		return c.meta(opt, data)
 	}
 	return proceed, c.refuse(opt, repErrUnsup, fmt.Sprintf("unknown option %d", opt))
 }
@@ -112,6 +112,7 @@ func (c *conn) exportName(name string) (verdict, error) {
 	if err := c.open(name); err != nil {
 		return leave, fmt.Errorf("export %q: %w", name, err)
 	}
+	c.settleContexts(name)
 	p := binary.BigEndian.AppendUint64(nil, c.offer.size)
 	p = binary.BigEndian.AppendUint16(p, c.flags())
 	if !c.noZeroes {
@@ -140,37 +141,41 @@ func (c *conn) infoOrGo(opt uint32, data []byte) (verdict, error) {
 	if !ok {
 		return proceed, c.refuse(opt, repErrInvalid, "malformed INFO or GO")
 	}
-	if err := c.open(name); err != nil {
-		switch {
-		case errors.Is(err, ErrUnknown):
-			return proceed, c.refuse(opt, repErrUnknown, fmt.Sprintf("unknown export %q", name))
-		case errors.Is(err, ErrGone), errors.Is(err, context.Canceled):
-			return leave, nil // the client left, or connects again: no error may tell it to give up
-		}
-		return proceed, c.refuse(opt, repErrPlatform, err.Error())
+	if next, err := c.openOption(opt, name); next != begin {
+		return next, err
 	}
 	if err := c.describe(opt, name, wanted); err != nil {
 		return leave, err
 	}
 	if opt == optGo {
+		c.settleContexts(name)
 		return begin, nil
 	}
 	c.shut()
 	return proceed, nil
 }
 
+// openOption opens the export that an option names (begin), or answers why not.
+func (c *conn) openOption(opt uint32, name string) (verdict, error) {
+	err := c.open(name)
+	switch {
+	case err == nil:
+		return begin, nil
+	case errors.Is(err, ErrUnknown):
+		return proceed, c.refuse(opt, repErrUnknown, fmt.Sprintf("unknown export %q", name))
+	case errors.Is(err, ErrGone), errors.Is(err, context.Canceled):
+		return leave, nil // the client left, or connects again: no error may tell it to give up
+	}
+	return proceed, c.refuse(opt, repErrPlatform, err.Error())
+}
+
 // parseInfo reads the data of INFO and GO.
 func parseInfo(data []byte) (name string, wanted []uint16, ok bool) {
 	be := binary.BigEndian
-	if len(data) < 6 {
+	name, data, ok = cutString(data)
+	if !ok || len(data) < 2 || len(name) > nameBytesMax {
 		return "", nil, false
 	}
-	n := be.Uint32(data)
-	data = data[4:]
-	if uint64(n)+2 > uint64(len(data)) || n > nameBytesMax {
-		return "", nil, false
-	}
-	name, data = string(data[:n]), data[n:]
 	count := be.Uint16(data)
 	data = data[2:]
 	if len(data) != 2*int(count) {

@@ -25,6 +25,7 @@ const (
 	repAck         = 1
 	repServer      = 2
 	repInfo        = 3
+	repMeta        = 4
 	repErrUnsup    = 1<<31 | 1
 	repErrInvalid  = 1<<31 | 3
 	repErrPlatform = 1<<31 | 4
@@ -43,10 +44,12 @@ const (
 	cmdTrim        = 4
 	cmdCache       = 5
 	cmdWriteZeroes = 6
+	cmdBlockStatus = 7
 
 	cmdFlagFUA      = 1 << 0
 	cmdFlagNoHole   = 1 << 1
 	cmdFlagDF       = 1 << 2
+	cmdFlagReqOne   = 1 << 3
 	cmdFlagFastZero = 1 << 4
 
 	// transmissionFlags: HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES, CAN_MULTI_CONN, SEND_CACHE,
@@ -57,6 +60,7 @@ const (
 	chunkDone    = 1 << 0 // flag of the last chunk of a reply
 	chunkNone    = 0
 	chunkData    = 1
+	chunkStatus  = 5
 	chunkError   = 1<<15 | 1
 	chunkErrorAt = 1<<15 | 2
 )

@@ -68,7 +68,7 @@ func (c *conn) permit() bool {
 	term := c.term()
 	fresh := c.out.batch[:0]
 	for _, r := range c.out.batch {
-		if r.command == cmdRead && r.err == eOK && (lapsed || r.term != term) {
+		if r.tells() && r.err == eOK && (lapsed || r.term != term) {
 			c.running.Add(1) // the caller is itself counted, so the wait group is not at zero
 			go c.serve(r)
 			continue

@@ -27,6 +27,7 @@ type request struct {
 	span     span
 	term     uint64 // of the guard, when the read began
 	header   [chunkHead + 8]byte
+	body     []byte // of a block status: all of its reply
 }
 
 // piece is one range of the volume with its data.
@@ -36,7 +37,7 @@ type piece struct {
 	buf []byte
 }
 
-// requests are used again, with their list of pieces: the data path allocates nothing.
+// requests are used again, with their lists: the data path allocates nothing.
 var requests sync.Pool
 
 func newRequest() *request {
@@ -56,9 +57,8 @@ func (r *request) release() {
 	if r.charged != nil {
 		r.charged.give(r.charge)
 	}
-	pieces := r.pieces[:0]
 	clear(r.pieces)
-	*r = request{pieces: pieces}
+	*r = request{pieces: r.pieces[:0], body: r.body[:0]}
 	requests.Put(r)
 }
 
@@ -66,6 +66,7 @@ func (r *request) release() {
 type offer struct {
 	size       uint64
 	structured bool
+	contexts   []metaContext // selected for BLOCK_STATUS
 }
 
 // check is the protocol's judgement of a request, before anything is done for it, with a reason for people.
@@ -85,6 +86,14 @@ func (r *request) check(o offer) (errno, string) {
 		allowed |= cmdFlagNoHole | cmdFlagFastZero
 		past = eNOSPC
 	case cmdTrim, cmdCache:
+	case cmdBlockStatus:
+		allowed |= cmdFlagReqOne
+		switch {
+		case len(o.contexts) == 0:
+			return eINVAL, "no metadata context is selected"
+		case r.n == 0:
+			return eINVAL, "the status of no bytes"
+		}
 	case cmdFlush:
 		if r.off != 0 || r.n != 0 {
 			return eINVAL, "a flush has no range"
@@ -117,6 +126,9 @@ func (r *request) plan() {
 		r.from = (int64(r.off) + unit - 1) &^ (unit - 1)
 		r.to = max((int64(r.off)+int64(r.n))&^(unit-1), r.from)
 	}
+	if r.command == cmdBlockStatus {
+		r.charge = statusBytesMax
+	}
 	if r.command != cmdRead && r.command != cmdWrite {
 		return
 	}
@@ -145,5 +157,8 @@ func (r *request) wanted(i int) []byte {
 
 // ragged says that the range does not consist of whole blocks.
 func (r *request) ragged() bool { return (r.off|uint64(r.n))%block.Unit != 0 }
+
+// tells says that a reply without an error says something about the volume's content, which may be stale one day.
+func (r *request) tells() bool { return r.command == cmdRead || r.command == cmdBlockStatus }
 
 func (r *request) fua() bool { return r.flags&cmdFlagFUA != 0 }

@@ -175,8 +175,8 @@ def options():
     for opt, data, want in (
         (5, b"", UNSUP),  # STARTTLS
         (8, b"x", INVALID),  # STRUCTURED_REPLY with data
-        (9, b"\0" * 8, UNSUP),
-        (10, b"\0" * 8, UNSUP),
+        (9, b"\0" * 8, INVALID),  # metadata contexts before structured replies
+        (10, b"\0" * 8, INVALID),
         (4, b"", UNSUP),
         (11, b"", UNSUP),
         (77777, b"what", UNSUP),
