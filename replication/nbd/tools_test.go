@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,12 +87,70 @@ func TestNbdinfo(t *testing.T) {
 		!e.FUA || !e.Trim || !e.Zero || !e.FastZero || !e.Cache || !e.DF {
 		t.Fatalf("%s", out)
 	}
+	for _, can := range []string{
+		"cache", "connect", "df", "fast-zero", "flush", "fua", "multi-conn", "read", "structured-reply", "trim", "write", "zero",
+	} {
+		tool(t, "nbdinfo", "--can", can, s.uri("disk")) // exits 2 if not
+	}
+	for _, is := range []string{"read-only", "rotational", "tls"} {
+		tool(t, "sh", "-c", `nbdinfo --is "$0" "$1"; test $? = 2`, is, s.uri("disk"))
+	}
 	out = tool(t, "nbdinfo", "--list", "--json", "nbd+unix:///?socket="+s.path)
 	if err := json.Unmarshal([]byte(out), &info); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if len(info.Exports) != 2 || info.Exports[1].Name != "other" || info.Exports[1].Size != 1<<20 {
 		t.Fatalf("%s", out)
+	}
+}
+
+// area is a line of a map: of nbdinfo, and of qemu-img, which calls two things otherwise.
+type area struct {
+	Offset, Start, Length int64
+	Type                  int
+	Data                  bool
+}
+
+func areas(t *testing.T, out string) (list []area) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return list
+}
+
+// Both contexts by both judges. QEMU knows dirty bitmaps of its own under a name that can be given: there a dirty run
+// is one without "data".
+func TestMaps(t *testing.T) {
+	s, disk := toolServer(t)
+	disk.mark(256, 16)
+	disk.mark(diskBytes/4096-1, 1)
+	if got, want := areas(t, tool(t, "nbdinfo", "--map", "--json", s.uri("disk"))), []area{{Length: diskBytes}}; !slices.Equal(got, want) {
+		t.Errorf("base:allocation: %+v, want %+v", got, want)
+	}
+	want := []area{
+		{Offset: 0, Length: 1 << 20, Type: 0},
+		{Offset: 1 << 20, Length: 65536, Type: 1},
+		{Offset: 1<<20 + 65536, Length: diskBytes - 1<<20 - 65536 - 4096, Type: 0},
+		{Offset: diskBytes - 4096, Length: 4096, Type: 1},
+	}
+	if got := areas(t, tool(t, "nbdinfo", "--map=x-duet:dirty", "--json", s.uri("disk"))); !slices.Equal(got, want) {
+		t.Errorf("x-duet:dirty: %+v, want %+v", got, want)
+	}
+	for i := range want {
+		want[i] = area{Start: want[i].Offset, Length: want[i].Length, Data: want[i].Type == 0}
+	}
+	got := areas(t, tool(t, "qemu-img", "map", "--output=json", "--image-opts",
+		"driver=nbd,server.type=unix,server.path="+s.path+",export=disk,x-dirty-bitmap=x-duet:dirty"))
+	for i := range got {
+		got[i].Offset = 0 // where it lies in the file
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("x-duet:dirty by QEMU: %+v, want %+v", got, want)
+	}
+	got = areas(t, tool(t, "qemu-img", "map", "--output=json", "-f", "raw", s.uri("disk")))
+	if len(got) != 1 || got[0].Length != diskBytes || !got[0].Data {
+		t.Errorf("base:allocation by QEMU: %+v", got)
 	}
 }
 
@@ -152,7 +211,7 @@ func TestFio(t *testing.T) {
 	s, disk := toolServer(t)
 	disk.watch()
 	out := tool(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri("disk"), "--rw=randrw", "--bsrange=4k-256k",
-		"--size=16M", "--numjobs=2", "--offset_increment=24M", "--iodepth=32", "--verify=crc32c", "--fsync=16",
+		"--size=8M", "--numjobs=4", "--offset_increment=16M", "--iodepth=32", "--verify=crc32c", "--fsync=1",
 		"--minimal", "--thread")
 	if !strings.Contains(out, ";v;") || strings.Contains(out, "verify:") {
 		t.Fatal(out)
@@ -166,6 +225,8 @@ func TestFio(t *testing.T) {
 func TestNbdsh(t *testing.T) {
 	s, disk := toolServer(t)
 	disk.watch()
+	disk.mark(256, 16)
+	disk.mark(diskBytes/4096-1, 1)
 	script, err := filepath.Abs("testdata/cases.py")
 	if err != nil {
 		t.Fatal(err)
