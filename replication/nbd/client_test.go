@@ -25,9 +25,6 @@ func dial(t testing.TB, s *running) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
 	c := &client{t, nc}
 	c.take(18)
 	c.put([]byte{0, 0, 0, 3})
@@ -90,6 +87,7 @@ func (c *client) optionReply() uint32 {
 
 func (c *client) put(p []byte) {
 	c.t.Helper()
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write(p); err != nil {
 		c.t.Fatal(err)
 	}
@@ -97,6 +95,7 @@ func (c *client) put(p []byte) {
 
 func (c *client) take(n int) []byte {
 	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	p := make([]byte, n)
 	if _, err := io.ReadFull(c, p); err != nil {
 		c.t.Fatal(err)
@@ -145,16 +144,29 @@ type chunk struct {
 	data        []byte
 }
 
-func (c *client) chunk() (k chunk) {
+func (c *client) chunk() chunk {
+	c.t.Helper()
+	k, simple := c.eitherReply()
+	if simple {
+		c.t.Fatalf("a simple reply to %d", k.cookie)
+	}
+	return k
+}
+
+// eitherReply is what comes when structured replies are negotiated: a chunk, or a simple reply of success.
+func (c *client) eitherReply() (k chunk, simple bool) {
 	c.t.Helper()
 	be := binary.BigEndian
-	h := c.take(chunkHead)
-	if magic := be.Uint32(h); magic != magicChunk {
-		c.t.Fatalf("chunk magic %#x", magic)
+	h := c.take(16)
+	switch magic := be.Uint32(h); {
+	case magic == magicSimple && be.Uint32(h[4:]) == uint32(eOK):
+		return chunk{cookie: be.Uint64(h[8:])}, true
+	case magic != magicChunk:
+		c.t.Fatalf("magic %#x, and then %x", magic, h[4:])
 	}
 	k.flags, k.kind, k.cookie = be.Uint16(h[4:]), be.Uint16(h[6:]), be.Uint64(h[8:])
-	k.data = c.take(int(be.Uint32(h[16:])))
-	return k
+	k.data = c.take(int(be.Uint32(c.take(4))))
+	return k, false
 }
 
 // errorChunk takes an error chunk apart.
@@ -191,6 +203,7 @@ func (c *client) silent(wait time.Duration) {
 // closed waits for the end of the stream, without another byte.
 func (c *client) closed() {
 	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	var b [1]byte
 	n, err := c.Read(b[:])
 	var timeout net.Error

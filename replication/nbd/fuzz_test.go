@@ -33,7 +33,6 @@ func pair(t *testing.T) (c *client, m *memory, ended chan struct{}) {
 		defer close(ended)
 		s.connection(t.Context(), ends[1])
 	}()
-	_ = ends[0].SetDeadline(time.Now().Add(patience))
 	c = &client{t, ends[0]}
 	c.take(18)
 	return c, m, ended

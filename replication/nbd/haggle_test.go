@@ -107,6 +107,7 @@ func TestOpenIsNotTheClientsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answered := false
 		took := open(t, func(near net.Conn) {
+			<-time.After(time.Hour)
 			c := &client{t, near}
 			for c.optionReply() == repInfo {
 				continue
