@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -189,6 +190,26 @@ func TestQemuIO(t *testing.T) {
 		if !strings.Contains(calls, want) {
 			t.Errorf("the volume saw no %s: %s", want, calls)
 		}
+	}
+}
+
+// What libnbd and QEMU make of error chunks: the error of the volume, and a connection that goes on.
+func TestJudgesOfErrors(t *testing.T) {
+	s, disk := toolServer(t)
+	disk.hook(func(_ context.Context, call string, off, _ int64) error {
+		if off == 2<<20 && (call == "read" || strings.HasPrefix(call, "write")) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	out := tool(t, "sh", "-c", `qemu-io -f raw -c "read 1M 4M" -c "write 2M 64k" -c "read 2M 4k" -c "read 0 1M" -c "write -P 5 0 1M" \
+		-c "read -P 5 0 1M" "$0" 2>&1; test $? = 1`, s.uri("disk"))
+	if n := strings.Count(out, "Input/output error"); n != 3 || strings.Count(out, "1 MiB,") != 3 || strings.Contains(out, "isconnect") {
+		t.Fatal(out)
+	}
+	out = tool(t, "sh", "-c", `nbdcopy "$0" null: 2>&1; test $? = 1`, s.uri("disk"))
+	if !strings.Contains(out, "Input/output error") {
+		t.Fatal(out)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -91,4 +92,54 @@ func TestJudgesOnAMirror(t *testing.T) {
 		t.Fatalf("dirty while alone: %v, want %v", got, want)
 	}
 	a.stop()
+}
+
+// QEMU writes on while the daemon that serves it is killed and comes back: the socket stays open meanwhile, what was
+// not answered is repeated, and no error reaches it (replication.md sections 14 and 15).
+func TestJudgesQemuOverKills(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real processes")
+	}
+	nodes := startNodes(t)
+	for _, n := range nodes {
+		n.start()
+		n.pair()
+	}
+	for _, n := range nodes {
+		n.awaitStage("paired")
+	}
+	a := nodes[0]
+	// Without an end of its own: an error ends it.
+	bench := exec.Command("qemu-img", "bench", "-w", "-c", "1000000000", "-d", "8", "-s", "4096", "-S", "12288",
+		"--flush-interval=64", "--pattern=7", "--image-opts",
+		"driver=nbd,server.type=unix,server.path="+a.socket()+",export=disk,reconnect-delay=60")
+	var said bytes.Buffer
+	bench.Stdout, bench.Stderr = &said, &said
+	if err := bench.Start(); err != nil {
+		t.Fatalf("qemu-img is not installed (make deps): %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- bench.Wait() }()
+	defer bench.Process.Kill()
+	for range 3 {
+		a.awaitWrites(300)
+		a.kill()
+		a.start()
+		a.pair()
+		a.awaitStage("paired")
+	}
+	a.awaitWrites(300)
+	select {
+	case err := <-ended:
+		t.Fatalf("QEMU gave up: %v\n%s", err, said.Bytes())
+	default:
+	}
+	if err := bench.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	for _, n := range nodes {
+		n.stop()
+	}
+	judge(t, "cmp", a.leg(), nodes[1].leg())
 }
