@@ -15,7 +15,7 @@ N          ?= 100
 SEED       ?= 0
 NAME       ?= demo
 
-.PHONY: help deps binaries run demo soak liveness chaos test check race fuzz explore explore-long lint clean bench-witness witness-binaries
+.PHONY: help deps binaries run demo soak liveness chaos test test-nbd check race fuzz explore explore-long lint clean bench-witness witness-binaries
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,11 @@ test: deps binaries ## everything CI requires: unit, fuzz corpora, explorer, mut
 	@$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -e '/build/lab' -e '/build/scenario')
 	@$(GO) test -timeout 10m -tags mutants -run Mutants ./appliance/membership/explore ./appliance/support/flight
 	@$(GO) test -timeout 30m -p 1 $(SITES)
+
+# All of it is in `test`, too.
+test-nbd: deps ## the NBD server judged by libnbd, QEMU, fio and file systems (root)
+	@$(GO) test -count=1 ./replication/nbd
+	@$(GO) test -count=1 -run 'Judges|FileSystem' ./replication/cmd/duet-mirrord
 
 check: lint ## format, lint, repository rules, quick tests
 	@$(GO) vet ./...

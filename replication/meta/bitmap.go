@@ -60,26 +60,34 @@ func (b *Bitmap) Clear(from, n int64) int64 {
 
 // Next is the first run of blocks in the set at or after from, cut at limit blocks; n = 0: there is none.
 func (b *Bitmap) Next(from, limit int64) (start, n int64) {
-	start = b.scan(max(from, 0), false)
+	start = b.scan(max(from, 0), b.blocks, false)
 	if start >= b.blocks || limit <= 0 {
 		return b.blocks, 0
 	}
-	return start, min(b.scan(start, true)-start, limit)
+	return start, min(b.scan(start, b.blocks, true)-start, limit)
 }
 
-// scan is the first block at or after from that is in the set, or, inverted, that is not.
-func (b *Bitmap) scan(from int64, inverted bool) int64 {
-	for from < b.blocks {
+// NextIn is the first run of blocks in the set within [from, end), cut at end; n = 0: there is none. It looks at nothing
+// from end on, however large the map.
+func (b *Bitmap) NextIn(from, end int64) (start, n int64) {
+	b.bounds(from, max(end-from, 0))
+	start = b.scan(from, end, false)
+	return start, max(b.scan(start, end, true)-start, 0)
+}
+
+// scan is the first block at or after from that is in the set, or, inverted, that is not; end if none is before it.
+func (b *Bitmap) scan(from, end int64, inverted bool) int64 {
+	for from < end {
 		word := atomic.LoadUint64(&b.words[from/64])
 		if inverted {
 			word = ^word
 		}
 		if word >>= from % 64; word != 0 {
-			return min(from+int64(bits.TrailingZeros64(word)), b.blocks)
+			return min(from+int64(bits.TrailingZeros64(word)), end)
 		}
 		from += 64 - from%64
 	}
-	return b.blocks
+	return end
 }
 
 // each applies f to the words of a run and marks the map pages where it changed something.

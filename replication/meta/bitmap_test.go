@@ -71,6 +71,32 @@ func TestBitmapAgainstModel(t *testing.T) {
 	}
 }
 
+func TestBitmapNextIn(t *testing.T) {
+	const blocks = 1000
+	b := NewBitmap(blocks)
+	for _, run := range [][2]int64{{0, 1}, {63, 2}, {128, 64}, {300, 200}, {999, 1}} {
+		b.Set(run[0], run[1])
+	}
+	for from := range int64(blocks + 1) {
+		for end := from; end <= blocks; end++ {
+			start, n := int64(end), int64(0)
+			for at := from; at < end; at++ {
+				if b.Has(at) && n == 0 {
+					start = at
+				}
+				if b.Has(at) {
+					n++
+				} else if n > 0 {
+					break
+				}
+			}
+			if gotStart, gotN := b.NextIn(from, end); gotN != n || n > 0 && gotStart != start {
+				t.Fatalf("%d..%d: %d+%d, want %d+%d", from, end, gotStart, gotN, start, n)
+			}
+		}
+	}
+}
+
 func TestBitmapConcurrent(t *testing.T) {
 	const blocks = 100_000
 	b := NewBitmap(blocks)

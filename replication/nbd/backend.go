@@ -56,6 +56,14 @@ type Terms interface {
 	Term() uint64
 }
 
+// DirtyMap may be implemented by a volume that knows which of its blocks the other leg lacks. Without it the context
+// x-duet:dirty is not offered.
+type DirtyMap interface {
+	// NextDirty is the first run of bytes that the other leg may lack within [off, end), both multiples of 4096 within
+	// Size; n = 0: there is none. It may block like a read, and its answer becomes stale like a read's.
+	NextDirty(ctx context.Context, off, end int64) (from, n int64, err error)
+}
+
 // Errors of a backend or a volume with a meaning for the server. A syscall.Errno of EPERM, EINVAL, ENOSPC,
 // ENOTSUP or ENOMEM goes to the client as it is; any other error becomes EIO.
 var (

@@ -25,37 +25,56 @@ func dial(t testing.TB, s *running) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
 	c := &client{t, nc}
 	c.take(18)
 	c.put([]byte{0, 0, 0, 3})
 	return c
 }
 
-// enter dials and begins transmission on an export.
-func enter(t testing.TB, s *running, export string) *client {
+// enter dials and begins transmission on an export, after other options that must succeed.
+func enter(t testing.TB, s *running, export string, options ...[]byte) *client {
 	t.Helper()
 	c := dial(t, s)
-	c.goOption(export)
-	for {
-		if kind := c.optionReply(); kind == repAck {
-			return c
-		} else if kind != repInfo {
-			t.Fatalf("GO: %#x", kind)
-		}
+	for _, o := range options {
+		c.put(o)
+		c.acknowledged()
 	}
+	c.goOption(export)
+	c.acknowledged()
+	return c
+}
+
+// structured is the option that asks for structured replies.
+var structured = optionBytes(optStructuredReply, nil)
+
+// optionBytes is one option as it goes over the wire.
+func optionBytes(opt uint32, data []byte) []byte {
+	be := binary.BigEndian
+	p := be.AppendUint64(nil, magicOption)
+	p = be.AppendUint32(p, opt)
+	p = be.AppendUint32(p, uint32(len(data)))
+	return append(p, data...)
 }
 
 func (c *client) goOption(export string) {
-	be := binary.BigEndian
-	data := be.AppendUint32(nil, uint32(len(export)))
-	data = append(append(data, export...), 0, 0)
-	p := be.AppendUint64(nil, magicOption)
-	p = be.AppendUint32(p, optGo)
-	p = be.AppendUint32(p, uint32(len(data)))
-	c.put(append(p, data...))
+	data := binary.BigEndian.AppendUint32(nil, uint32(len(export)))
+	c.put(optionBytes(optGo, append(append(data, export...), 0, 0)))
+}
+
+// acknowledged reads the replies of an option, which must end well, and returns the others.
+func (c *client) acknowledged() (before [][]byte) {
+	c.t.Helper()
+	for {
+		h := c.take(20)
+		data := c.take(int(binary.BigEndian.Uint32(h[16:])))
+		switch kind := binary.BigEndian.Uint32(h[12:]); {
+		case kind == repAck:
+			return before
+		case kind>>31 != 0:
+			c.t.Fatalf("option %d: %#x %q", binary.BigEndian.Uint32(h[8:]), kind, data)
+		}
+		before = append(before, data)
+	}
 }
 
 // optionReply reads one reply of an option and returns its kind.
@@ -68,6 +87,7 @@ func (c *client) optionReply() uint32 {
 
 func (c *client) put(p []byte) {
 	c.t.Helper()
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write(p); err != nil {
 		c.t.Fatal(err)
 	}
@@ -75,6 +95,7 @@ func (c *client) put(p []byte) {
 
 func (c *client) take(n int) []byte {
 	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	p := make([]byte, n)
 	if _, err := io.ReadFull(c, p); err != nil {
 		c.t.Fatal(err)
@@ -116,6 +137,56 @@ func (c *client) reply() (cookie uint64, err errno) {
 	return binary.BigEndian.Uint64(h[8:]), errno(binary.BigEndian.Uint32(h[4:]))
 }
 
+// chunk is one chunk of a structured reply.
+type chunk struct {
+	flags, kind uint16
+	cookie      uint64
+	data        []byte
+}
+
+func (c *client) chunk() chunk {
+	c.t.Helper()
+	k, simple := c.eitherReply()
+	if simple {
+		c.t.Fatalf("a simple reply to %d", k.cookie)
+	}
+	return k
+}
+
+// eitherReply is what comes when structured replies are negotiated: a chunk, or a simple reply of success.
+func (c *client) eitherReply() (k chunk, simple bool) {
+	c.t.Helper()
+	be := binary.BigEndian
+	h := c.take(16)
+	switch magic := be.Uint32(h); {
+	case magic == magicSimple && be.Uint32(h[4:]) == uint32(eOK):
+		return chunk{cookie: be.Uint64(h[8:])}, true
+	case magic != magicChunk:
+		c.t.Fatalf("magic %#x, and then %x", magic, h[4:])
+	}
+	k.flags, k.kind, k.cookie = be.Uint16(h[4:]), be.Uint16(h[6:]), be.Uint64(h[8:])
+	k.data = c.take(int(be.Uint32(c.take(4))))
+	return k, false
+}
+
+// errorChunk takes an error chunk apart.
+func (k chunk) errorChunk(t testing.TB) (e errno, why string, at uint64) {
+	t.Helper()
+	be := binary.BigEndian
+	if k.kind != chunkError && k.kind != chunkErrorAt {
+		t.Fatalf("chunk of type %#x, want an error", k.kind)
+	}
+	n := int(be.Uint16(k.data[4:]))
+	rest := k.data[6+n:]
+	if k.kind == chunkErrorAt {
+		at, rest = be.Uint64(rest), rest[8:]
+	}
+	if len(rest) != 0 || k.flags != chunkDone {
+		t.Fatalf("malformed error chunk %+v", k)
+	}
+	return errno(be.Uint32(k.data)), string(k.data[6:][:n]), at
+}
+
 // silent says that the server sends nothing; it is asked for after the proof that it could have.
 func (c *client) silent(wait time.Duration) {
 	c.t.Helper()
@@ -132,6 +203,7 @@ func (c *client) silent(wait time.Duration) {
 // closed waits for the end of the stream, without another byte.
 func (c *client) closed() {
 	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	var b [1]byte
 	n, err := c.Read(b[:])
 	var timeout net.Error

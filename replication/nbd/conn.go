@@ -32,11 +32,13 @@ type conn struct {
 	deadlines sync.Mutex
 	stopping  bool
 
+	until    time.Time // bounds the handshake
 	noZeroes bool
 	volume   Volume
 	guard    Guard // volume, if it is one
 	terms    Terms // likewise
-	size     uint64
+	offer    offer
+	selected string // the export that the contexts of offer were selected for
 	ranges   *rangeLock
 
 	budget  budget
@@ -67,6 +69,13 @@ func (c *conn) readUntil(t time.Time) {
 	if !c.stopping {
 		c.setReadDeadline(t)
 	}
+}
+
+// haggleUntil bounds the handshake in both directions: a client may stop sending, and it may stop reading.
+func (c *conn) haggleUntil(t time.Time) {
+	c.until = t
+	c.readUntil(t)
+	c.net.SetWriteDeadline(t)
 }
 
 // past as a deadline ends a read at once.
@@ -150,7 +159,7 @@ func (c *conn) finish() {
 
 // transmit reads requests until the client disconnects (nil) or the stream ends or breaks.
 func (c *conn) transmit() error {
-	c.readUntil(time.Time{})
+	c.haggleUntil(time.Time{})
 	for {
 		r := newRequest()
 		if err := c.readRequest(r); err != nil || r.command == cmdDisc {
@@ -177,7 +186,7 @@ func (c *conn) readRequest(r *request) error {
 	if r.command == cmdDisc {
 		return nil
 	}
-	r.err = r.check(c.size)
+	r.err, r.why = r.check(c.offer)
 	if r.err == eOK {
 		r.plan()
 	}
@@ -214,17 +223,21 @@ func (c *conn) drain(n int64) error {
 	return err
 }
 
-// whileOpening runs f with a context that ends when the client leaves or the server stops.
+// whileOpening runs f with a context that ends when the client leaves or the server stops. What f takes is not the
+// client's time.
 func (c *conn) whileOpening(f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
+	began := time.Now()
 	c.readUntil(time.Time{})
 	peeked := make(chan struct{})
 	go func() {
 		defer close(peeked)
-		_, err := c.in.Peek(1) // data stays in the buffer; an end or a stop is an error
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			cancel()
+		defer cancel()
+		for { // what comes meanwhile stays in the buffer; its end, a stop, and more than any client sends ahead end it
+			if _, err := c.in.Peek(c.in.Buffered() + 1); err != nil {
+				return
+			}
 		}
 	}()
 	err := f(ctx)
@@ -232,6 +245,6 @@ func (c *conn) whileOpening(f func(ctx context.Context) error) error {
 	c.setReadDeadline(past) // wakes the peek
 	c.deadlines.Unlock()
 	<-peeked
-	c.readUntil(time.Time{})
+	c.haggleUntil(c.until.Add(time.Since(began)))
 	return err
 }

@@ -1,22 +1,27 @@
-// Package nbd is duet's NBD server: it speaks the protocol of the NBD project's proto.md (fixed newstyle, simple
-// replies) to QEMU, libnbd and the kernel, and hands what it understood to a Volume. It knows no disk and no
-// mirror.
+// Package nbd is duet's NBD server: it speaks the protocol of the NBD project's proto.md (fixed newstyle, simple and
+// structured replies, metadata contexts) to QEMU, libnbd and the kernel, and hands what it understood to a Volume. It
+// knows no disk and no mirror.
 //
 // It promises that requests of one connection run side by side and each is answered as soon as it is done, so
 // one held write stops nothing but itself; that a reply says success only if the volume said so; that an error
-// never leaves the stream out of step (the payload of a refused write is drained); that a Volume sees only
-// aligned pieces of at most 1 MiB, and that the read-modify-write of a ragged request is atomic against every
-// other write of every connection to the same export. When it stops, it answers what is done and closes; it
-// never turns "I am going away" into an error, because QEMU connects again and repeats what was not answered,
-// but passes an error on to the guest (replication.md P6 and section 14).
+// never leaves the stream out of step (the payload of a refused write is drained, and a read that fails sends none of
+// its data); that a Volume sees only aligned pieces of at most 1 MiB, and that the read-modify-write of a ragged
+// request is atomic against every other write of every connection to the same export. When it stops, it answers what
+// is done and closes; it never turns "I am going away" into an error, because QEMU connects again and repeats what was
+// not answered, but passes an error on to the guest (replication.md P6 and section 14).
 //
-// It refuses, with an error of the protocol: unknown exports, options and commands, flags that were not offered,
-// ranges beyond the end, requests over 32 MiB. It closes the connection when the stream cannot be trusted any
-// more: a wrong magic, a payload too long to drain, a handshake that stalls.
+// It refuses, with an error of the protocol and a reason: unknown exports, options and commands, flags that were not
+// offered, ranges beyond the end, requests over 32 MiB, block status without a selected context, and zeroes that would
+// have to be faster than writing them. TLS is answered "unsupported"; the socket's permissions decide who may connect.
+// It closes the connection when the stream cannot be trusted any more: a wrong magic, a payload too long to drain, a
+// handshake that does not end.
 //
 // Memory and goroutines are bounded by the named limits below: a connection that is at its limits is not read
-// from until something is answered. Structured replies, block status and TLS are answered "unsupported"; the
-// socket's permissions decide who may connect.
+// from until something is answered.
+//
+// Two metadata contexts are offered. "base:allocation" says of every block that it is data: a leg is thick. With
+// "x-duet:dirty" bit 0 of a descriptor says that the other node's leg may lack the blocks; a volume that cannot know
+// (it is no DirtyMap) does not have it.
 //
 // There is no Go library with FUA, trim and multi-conn to use instead (replication.md section 15).
 package nbd
@@ -48,7 +53,8 @@ const (
 	nameBytesMax   = 4096
 	// optionsMax is how many options a client may send before it must begin.
 	optionsMax = 128
-	// handshakeTimeout bounds how long a client may take over one option. Open is not under it.
+	// handshakeTimeout bounds how long a client may take until it begins, over all options and over reading what they
+	// are answered: a client per slot that haggles for ever would keep everybody else out. Open does not count.
 	handshakeTimeout = 30 * time.Second
 	// stopTimeout is how long a stopping server waits for requests in flight (replication.md section 14, planned
 	// stop). What is not done then is not answered; the client repeats it.

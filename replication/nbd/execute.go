@@ -29,6 +29,7 @@ func (c *conn) execute(r *request) error {
 		r.allocate()
 		for _, p := range r.pieces {
 			if err := c.volume.ReadAt(c.ctx, p.buf, p.off); err != nil {
+				r.failedAt, r.at = true, max(uint64(p.off), r.off)
 				return err
 			}
 		}
@@ -41,6 +42,8 @@ func (c *conn) execute(r *request) error {
 		return c.locked(r, c.trim)
 	case cmdFlush:
 		return c.volume.Flush(c.ctx)
+	case cmdBlockStatus:
+		return c.blockStatus(r)
 	}
 	return nil // CACHE: nothing to do (replication.md section 9.4)
 }
@@ -127,8 +130,8 @@ func (c *conn) zeroEdge(r *request, begin, end int64) error {
 }
 
 func (c *conn) trim(r *request) error {
-	for _, p := range r.pieces {
-		if err := c.volume.Trim(c.ctx, p.off, p.n); err != nil {
+	for at := r.from; at < r.to; at += PieceBytesMax {
+		if err := c.volume.Trim(c.ctx, at, min(PieceBytesMax, r.to-at)); err != nil {
 			return err
 		}
 	}

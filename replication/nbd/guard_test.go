@@ -3,8 +3,6 @@ package nbd
 import (
 	"bytes"
 	"context"
-	"net"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -63,19 +61,8 @@ func noReplyWithoutTheRight(t *testing.T, terms bool) {
 	m := newMemory(t, map[string]int64{"disk": 1 << 20})
 	v := &guarded{ram: m.volumes["disk"], back: make(chan struct{})}
 	v.live.Store(true)
-	path := filepath.Join(t.TempDir(), "nbd.sock")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, guardedBackend{m, v, terms}) }()
-	defer func() {
-		cancel()
-		<-done
-	}()
-	c := enter(t, &running{path: path}, "disk")
+	s := startOn(t, m, guardedBackend{m, v, terms})
+	c := enter(t, s, "disk")
 	c.send(cmdWrite, 0, 1, 0, 4096, block4(1))
 	c.expect(1, eOK, 0)
 
@@ -121,5 +108,14 @@ func noReplyWithoutTheRight(t *testing.T, terms bool) {
 	c.expect(4, eOK, 4096)
 	if again.Load() != 2 {
 		t.Fatalf("read %d times", again.Load())
+	}
+
+	// So does what is said about blocks.
+	c = enter(t, s, "disk", structured, both)
+	again.Store(0)
+	c.send(cmdBlockStatus, 0, 5, 0, 8192, nil)
+	c.chunk()
+	if got := c.chunk().extents(t, duetDirty); again.Load() != 2 || len(got) != 1 {
+		t.Fatalf("asked %d times: %q", again.Load(), got)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // handshake greets the client and serves its options until one begins the transmission (true) or the client
 // leaves (false).
 func (c *conn) handshake() (began bool, err error) {
-	c.readUntil(time.Now().Add(handshakeTimeout))
+	c.haggleUntil(time.Now().Add(handshakeTimeout))
 	hello := binary.BigEndian.AppendUint64(nil, magicServer)
 	hello = binary.BigEndian.AppendUint64(hello, magicOption)
 	hello = binary.BigEndian.AppendUint16(hello, flagFixedNewstyle|flagNoZeroes)
@@ -31,7 +31,6 @@ func (c *conn) handshake() (began bool, err error) {
 	}
 	c.noZeroes = flags&flagNoZeroes != 0
 	for range optionsMax {
-		c.readUntil(time.Now().Add(handshakeTimeout))
 		next, err := c.option()
 		if err != nil || next != proceed {
 			return next == begin, err
@@ -84,10 +83,28 @@ func (c *conn) option() (verdict, error) {
 		return c.infoOrGo(opt, data)
 	case optStartTLS:
 		return proceed, c.refuse(opt, repErrUnsup, "no TLS here: the socket is local and its permissions decide")
-	case optStructuredReply, optListMeta, optSetMeta:
-		return proceed, c.refuse(opt, repErrUnsup, "simple replies only")
+	case optStructuredReply:
+		return proceed, c.structuredReply(data)
+	case optListMeta, optSetMeta:
+		return c.meta(opt, data)
 	}
 	return proceed, c.refuse(opt, repErrUnsup, fmt.Sprintf("unknown option %d", opt))
+}
+
+func (c *conn) structuredReply(data []byte) error {
+	if len(data) != 0 {
+		return c.refuse(optStructuredReply, repErrInvalid, "STRUCTURED_REPLY has no data")
+	}
+	c.offer.structured = true
+	return c.reply(optStructuredReply, repAck, nil)
+}
+
+// flags are the transmission flags of this connection.
+func (c *conn) flags() uint16 {
+	if c.offer.structured {
+		return transmissionFlags | sendDF
+	}
+	return transmissionFlags
 }
 
 // exportName is the old way to begin: there is no way to say no but to close.
@@ -95,8 +112,9 @@ func (c *conn) exportName(name string) (verdict, error) {
 	if err := c.open(name); err != nil {
 		return leave, fmt.Errorf("export %q: %w", name, err)
 	}
-	p := binary.BigEndian.AppendUint64(nil, c.size)
-	p = binary.BigEndian.AppendUint16(p, transmissionFlags)
+	c.settleContexts(name)
+	p := binary.BigEndian.AppendUint64(nil, c.offer.size)
+	p = binary.BigEndian.AppendUint16(p, c.flags())
 	if !c.noZeroes {
 		p = append(p, make([]byte, 124)...)
 	}
@@ -123,37 +141,41 @@ func (c *conn) infoOrGo(opt uint32, data []byte) (verdict, error) {
 	if !ok {
 		return proceed, c.refuse(opt, repErrInvalid, "malformed INFO or GO")
 	}
-	if err := c.open(name); err != nil {
-		switch {
-		case errors.Is(err, ErrUnknown):
-			return proceed, c.refuse(opt, repErrUnknown, fmt.Sprintf("unknown export %q", name))
-		case errors.Is(err, ErrGone), errors.Is(err, context.Canceled):
-			return leave, nil // the client left, or connects again: no error may tell it to give up
-		}
-		return proceed, c.refuse(opt, repErrPlatform, err.Error())
+	if next, err := c.openOption(opt, name); next != begin {
+		return next, err
 	}
 	if err := c.describe(opt, name, wanted); err != nil {
 		return leave, err
 	}
 	if opt == optGo {
+		c.settleContexts(name)
 		return begin, nil
 	}
 	c.shut()
 	return proceed, nil
 }
 
+// openOption opens the export that an option names (begin), or answers why not.
+func (c *conn) openOption(opt uint32, name string) (verdict, error) {
+	err := c.open(name)
+	switch {
+	case err == nil:
+		return begin, nil
+	case errors.Is(err, ErrUnknown):
+		return proceed, c.refuse(opt, repErrUnknown, fmt.Sprintf("unknown export %q", name))
+	case errors.Is(err, ErrGone), errors.Is(err, context.Canceled):
+		return leave, nil // the client left, or connects again: no error may tell it to give up
+	}
+	return proceed, c.refuse(opt, repErrPlatform, err.Error())
+}
+
 // parseInfo reads the data of INFO and GO.
 func parseInfo(data []byte) (name string, wanted []uint16, ok bool) {
 	be := binary.BigEndian
-	if len(data) < 6 {
+	name, data, ok = cutString(data)
+	if !ok || len(data) < 2 || len(name) > nameBytesMax {
 		return "", nil, false
 	}
-	n := be.Uint32(data)
-	data = data[4:]
-	if uint64(n)+2 > uint64(len(data)) || n > nameBytesMax {
-		return "", nil, false
-	}
-	name, data = string(data[:n]), data[n:]
 	count := be.Uint16(data)
 	data = data[2:]
 	if len(data) != 2*int(count) {
@@ -169,8 +191,8 @@ func parseInfo(data []byte) (name string, wanted []uint16, ok bool) {
 func (c *conn) describe(opt uint32, name string, wanted []uint16) error {
 	be := binary.BigEndian
 	p := be.AppendUint16(nil, infoExport)
-	p = be.AppendUint64(p, c.size)
-	p = be.AppendUint16(p, transmissionFlags)
+	p = be.AppendUint64(p, c.offer.size)
+	p = be.AppendUint16(p, c.flags())
 	if err := c.reply(opt, repInfo, p); err != nil {
 		return err
 	}
@@ -224,7 +246,7 @@ func (c *conn) open(name string) error {
 		if size < 0 || size%block.Unit != 0 {
 			panic(fmt.Sprintf("nbd: export %q has %d bytes, not a multiple of %d", name, size, block.Unit))
 		}
-		c.name, c.volume, c.size = name, v, uint64(size)
+		c.name, c.volume, c.offer.size = name, v, uint64(size)
 		if guard, ok := v.(Guard); ok {
 			c.guard = guard
 		}

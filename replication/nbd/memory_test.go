@@ -24,7 +24,7 @@ type memory struct {
 func newMemory(t testing.TB, sizes map[string]int64) *memory {
 	m := &memory{t: t, volumes: map[string]*ram{}}
 	for name, size := range sizes {
-		m.volumes[name] = &ram{t: t, data: make([]byte, size)}
+		m.volumes[name] = &ram{t: t, data: make([]byte, size), dirty: make([]bool, size/block.Unit)}
 	}
 	return m
 }
@@ -49,6 +49,7 @@ type ram struct {
 	t      testing.TB
 	mu     sync.Mutex
 	data   []byte
+	dirty  []bool // by block
 	open   int
 	calls  []string
 	record bool
@@ -150,6 +151,37 @@ func (r *ram) Zero(ctx context.Context, off, n int64, fua bool) error {
 
 func (r *ram) Trim(ctx context.Context, off, n int64) error { return r.enter(ctx, "trim", off, n) }
 
+// mark makes blocks dirty.
+func (r *ram) mark(from, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range n {
+		r.dirty[from+i] = true
+	}
+}
+
+func (r *ram) NextDirty(ctx context.Context, off, end int64) (from, n int64, err error) {
+	if (off|end)%block.Unit != 0 || off >= end || end > r.Size() {
+		r.t.Errorf("dirty %d..%d breaks the contract", off, end)
+	}
+	if err := r.enter(ctx, "dirty", off, 0); err != nil {
+		return 0, 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for at := off; at < end; at += block.Unit {
+		switch {
+		case r.dirty[at/block.Unit] && n == 0:
+			from, n = at, block.Unit
+		case r.dirty[at/block.Unit]:
+			n += block.Unit
+		case n > 0:
+			return from, n, nil
+		}
+	}
+	return from, n, nil
+}
+
 func (r *ram) Close() { r.opened(-1) }
 
 func (r *ram) contents() []byte {
@@ -168,6 +200,12 @@ type running struct {
 // start serves until the test ends, and then checks that every volume was closed.
 func start(t testing.TB, b *memory) *running {
 	t.Helper()
+	return startOn(t, b, b)
+}
+
+// startOn serves what a backend makes of the volumes of b.
+func startOn(t testing.TB, b *memory, as Backend) *running {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "nbd.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -175,7 +213,7 @@ func start(t testing.TB, b *memory) *running {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, b) }()
+	go func() { done <- Serve(ctx, l, as) }()
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {

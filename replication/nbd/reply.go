@@ -68,7 +68,7 @@ func (c *conn) permit() bool {
 	term := c.term()
 	fresh := c.out.batch[:0]
 	for _, r := range c.out.batch {
-		if r.command == cmdRead && r.err == eOK && (lapsed || r.term != term) {
+		if r.tells() && r.err == eOK && (lapsed || r.term != term) {
 			c.running.Add(1) // the caller is itself counted, so the wait group is not at zero
 			go c.serve(r)
 			continue
@@ -93,7 +93,7 @@ func (c *conn) send() {
 	o := &c.out
 	o.vectors = o.vectors[:0]
 	for _, r := range o.batch {
-		o.vectors = append(o.vectors, r.head())
+		o.vectors = append(o.vectors, r.head(c.offer.structured))
 		if r.command == cmdRead && r.err == eOK {
 			for i := range r.pieces {
 				o.vectors = append(o.vectors, r.wanted(i))

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -83,8 +85,16 @@ func TestNbdinfo(t *testing.T) {
 	e := info.Exports[0]
 	if info.Protocol != "newstyle-fixed" || e.Name != "disk" || e.Description != "the test disk" || e.Size != diskBytes ||
 		e.Minimum != 4096 || e.Preferred != 4096 || e.Maximum != 1<<20 || e.ReadOnly || !e.MultiConn || !e.Flush ||
-		!e.FUA || !e.Trim || !e.Zero || e.FastZero || !e.Cache || e.DF {
+		!e.FUA || !e.Trim || !e.Zero || !e.FastZero || !e.Cache || !e.DF {
 		t.Fatalf("%s", out)
+	}
+	for _, can := range []string{
+		"cache", "connect", "df", "fast-zero", "flush", "fua", "multi-conn", "read", "structured-reply", "trim", "write", "zero",
+	} {
+		tool(t, "nbdinfo", "--can", can, s.uri("disk")) // exits 2 if not
+	}
+	for _, is := range []string{"read-only", "rotational", "tls"} {
+		tool(t, "sh", "-c", `nbdinfo --is "$0" "$1"; test $? = 2`, is, s.uri("disk"))
 	}
 	out = tool(t, "nbdinfo", "--list", "--json", "nbd+unix:///?socket="+s.path)
 	if err := json.Unmarshal([]byte(out), &info); err != nil {
@@ -92,6 +102,56 @@ func TestNbdinfo(t *testing.T) {
 	}
 	if len(info.Exports) != 2 || info.Exports[1].Name != "other" || info.Exports[1].Size != 1<<20 {
 		t.Fatalf("%s", out)
+	}
+}
+
+// area is a line of a map: of nbdinfo, and of qemu-img, which calls two things otherwise.
+type area struct {
+	Offset, Start, Length int64
+	Type                  int
+	Data                  bool
+}
+
+func areas(t *testing.T, out string) (list []area) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return list
+}
+
+// Both contexts by both judges. QEMU knows dirty bitmaps of its own under a name that can be given: there a dirty run
+// is one without "data".
+func TestMaps(t *testing.T) {
+	s, disk := toolServer(t)
+	disk.mark(256, 16)
+	disk.mark(diskBytes/4096-1, 1)
+	if got, want := areas(t, tool(t, "nbdinfo", "--map", "--json", s.uri("disk"))), []area{{Length: diskBytes}}; !slices.Equal(got, want) {
+		t.Errorf("base:allocation: %+v, want %+v", got, want)
+	}
+	want := []area{
+		{Offset: 0, Length: 1 << 20, Type: 0},
+		{Offset: 1 << 20, Length: 65536, Type: 1},
+		{Offset: 1<<20 + 65536, Length: diskBytes - 1<<20 - 65536 - 4096, Type: 0},
+		{Offset: diskBytes - 4096, Length: 4096, Type: 1},
+	}
+	if got := areas(t, tool(t, "nbdinfo", "--map=x-duet:dirty", "--json", s.uri("disk"))); !slices.Equal(got, want) {
+		t.Errorf("x-duet:dirty: %+v, want %+v", got, want)
+	}
+	for i := range want {
+		want[i] = area{Start: want[i].Offset, Length: want[i].Length, Data: want[i].Type == 0}
+	}
+	got := areas(t, tool(t, "qemu-img", "map", "--output=json", "--image-opts",
+		"driver=nbd,server.type=unix,server.path="+s.path+",export=disk,x-dirty-bitmap=x-duet:dirty"))
+	for i := range got {
+		got[i].Offset = 0 // where it lies in the file
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("x-duet:dirty by QEMU: %+v, want %+v", got, want)
+	}
+	got = areas(t, tool(t, "qemu-img", "map", "--output=json", "-f", "raw", s.uri("disk")))
+	if len(got) != 1 || got[0].Length != diskBytes || !got[0].Data {
+		t.Errorf("base:allocation by QEMU: %+v", got)
 	}
 }
 
@@ -133,6 +193,26 @@ func TestQemuIO(t *testing.T) {
 	}
 }
 
+// What libnbd and QEMU make of error chunks: the error of the volume, and a connection that goes on.
+func TestJudgesOfErrors(t *testing.T) {
+	s, disk := toolServer(t)
+	disk.hook(func(_ context.Context, call string, off, _ int64) error {
+		if off == 2<<20 && (call == "read" || strings.HasPrefix(call, "write")) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	out := tool(t, "sh", "-c", `qemu-io -f raw -c "read 1M 4M" -c "write 2M 64k" -c "read 2M 4k" -c "read 0 1M" -c "write -P 5 0 1M" \
+		-c "read -P 5 0 1M" "$0" 2>&1; test $? = 1`, s.uri("disk"))
+	if n := strings.Count(out, "Input/output error"); n != 3 || strings.Count(out, "1 MiB,") != 3 || strings.Contains(out, "isconnect") {
+		t.Fatal(out)
+	}
+	out = tool(t, "sh", "-c", `nbdcopy "$0" null: 2>&1; test $? = 1`, s.uri("disk"))
+	if !strings.Contains(out, "Input/output error") {
+		t.Fatal(out)
+	}
+}
+
 func TestQemuImg(t *testing.T) {
 	s, disk := toolServer(t)
 	in := filepath.Join(t.TempDir(), "in")
@@ -152,7 +232,7 @@ func TestFio(t *testing.T) {
 	s, disk := toolServer(t)
 	disk.watch()
 	out := tool(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+s.uri("disk"), "--rw=randrw", "--bsrange=4k-256k",
-		"--size=16M", "--numjobs=2", "--offset_increment=24M", "--iodepth=32", "--verify=crc32c", "--fsync=16",
+		"--size=8M", "--numjobs=4", "--offset_increment=16M", "--iodepth=32", "--verify=crc32c", "--fsync=1",
 		"--minimal", "--thread")
 	if !strings.Contains(out, ";v;") || strings.Contains(out, "verify:") {
 		t.Fatal(out)
@@ -166,6 +246,8 @@ func TestFio(t *testing.T) {
 func TestNbdsh(t *testing.T) {
 	s, disk := toolServer(t)
 	disk.watch()
+	disk.mark(256, 16)
+	disk.mark(diskBytes/4096-1, 1)
 	script, err := filepath.Abs("testdata/cases.py")
 	if err != nil {
 		t.Fatal(err)

@@ -52,6 +52,7 @@ type node struct {
 	owner    control.Node // in its grants
 	space    string       // network namespace; empty: this one
 	paths    []control.Path
+	size     int64 // of the volume
 }
 
 func startNodes(t *testing.T) [2]*node {
@@ -73,7 +74,7 @@ func startNodes(t *testing.T) [2]*node {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &node{t: t, slot: control.Node(i), dir: filepath.Join(base, strconv.Itoa(i)), key: key, port: port}
+		n := &node{t: t, slot: control.Node(i), dir: filepath.Join(base, strconv.Itoa(i)), key: key, port: port, size: size}
 		for _, d := range []string{"run", "pool"} {
 			if err := os.MkdirAll(filepath.Join(n.dir, d), 0o700); err != nil {
 				t.Fatal(err)
@@ -160,7 +161,7 @@ func (n *node) connect() {
 		IdentityPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 		PeerKey:     n.peer.key.Public().(ed25519.PublicKey),
 		Paths:       n.paths,
-		Volumes:     []control.VolumeConfig{{ID: volumeID, Name: "disk", SizeBytes: size}},
+		Volumes:     []control.VolumeConfig{{ID: volumeID, Name: "disk", SizeBytes: n.size}},
 	})
 	if err != nil {
 		n.t.Fatal(err)

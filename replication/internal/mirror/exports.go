@@ -79,6 +79,11 @@ func (e export) Zero(ctx context.Context, off, n int64, fua bool) error {
 
 func (e export) Trim(ctx context.Context, off, n int64) error { return gone(e.v.Trim(ctx, off, n)) }
 
+func (e export) NextDirty(ctx context.Context, off, end int64) (from, n int64, err error) {
+	from, n, err = e.v.NextDirty(ctx, off, end)
+	return from, n, gone(err)
+}
+
 func (e export) Close() {}
 
 func (e export) Live() bool { return e.v.Live() }

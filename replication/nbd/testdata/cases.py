@@ -1,4 +1,7 @@
-"""Cases for the NBD server, driven by libnbd with its own strictness off. Argument: the socket."""
+"""Cases for the NBD server, driven by libnbd with its own strictness off. Argument: the socket.
+
+The volume has 64 MiB; of them 64 KiB at 1 MiB and the last block are dirty.
+"""
 
 import errno
 import os
@@ -11,10 +14,14 @@ import nbd
 PATH = sys.argv[1]
 SIZE = 64 << 20
 MIB = 1 << 20
+STRUCTURED = True  # what the cases ask for that do not care
 
 
-def connect(export="disk", strict=False):
+def connect(export="disk", strict=False, structured=None, contexts=()):
     h = nbd.NBD()
+    h.set_request_structured_replies(STRUCTURED if structured is None else structured)
+    for c in contexts:
+        h.add_meta_context(c)
     if not strict:
         h.set_strict_mode(0)
     h.set_export_name(export)
@@ -27,7 +34,7 @@ def fails(number, f, *args, **kw):
         f(*args, **kw)
     except nbd.Error as e:
         assert e.errnum == number, f"{e} instead of {errno.errorcode[number]}"
-        return
+        return str(e)
     raise AssertionError(f"no {errno.errorcode[number]} from {f} {args}")
 
 
@@ -90,11 +97,64 @@ def flags():
     h.zero(4096, 4096, nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE)
     h.trim(4096, 4096, nbd.CMD_FLAG_FUA)
     assert h.pread(4096, 0, nbd.CMD_FLAG_FUA) == b"\x44" * 4096  # legal on every command once offered
-    fails(errno.EINVAL, h.pread, 4096, 0, nbd.CMD_FLAG_DF)
+    assert connect(structured=True).pread(4096, 0, nbd.CMD_FLAG_DF) == b"\x44" * 4096
+    fails(errno.EINVAL, connect(structured=False).pread, 4096, 0, nbd.CMD_FLAG_DF)
     fails(errno.EINVAL, h.pwrite, b"\x00" * 4096, 0, nbd.CMD_FLAG_NO_HOLE)
     fails(errno.ENOTSUP, h.zero, 4096, 0, nbd.CMD_FLAG_FAST_ZERO)
     fails(errno.EINVAL, h.pwrite, b"\x00" * 4096, 0, 1 << 9)
     h.cache(4096, 0)
+    alive(h)
+    h.shutdown()
+
+
+def chunks():
+    """A structured read is one chunk, with and without DF; the offset is the one that was asked for."""
+    h = connect(structured=True)
+    assert h.get_structured_replies_negotiated() and h.can_df()
+    assert not connect(structured=False).can_df()
+    data = os.urandom(2 * MIB)
+    h.pwrite(data, MIB)
+    for off, n in ((MIB, 4096), (MIB, 2 * MIB), (MIB + 4095, 2), (MIB + 100, MIB)):
+        for flag in (0, nbd.CMD_FLAG_DF):
+            got = []
+            buf = h.pread_structured(n, off, lambda p, at, status, error: got.append((bytes(p), at, status)), flag)
+            want = data[off - MIB:off - MIB + n]
+            assert buf == want and got == [(want, off, nbd.READ_DATA)], (off, n, flag, len(got))
+    fails(errno.EINVAL, h.pread_structured, 2, SIZE - 1, lambda *_: 0)
+    alive(h)
+    h.shutdown()
+
+
+def contexts():
+    """What libnbd makes of both contexts, whole, in part, and one extent at a time."""
+    h = nbd.NBD()
+    h.set_opt_mode(True)
+    h.set_export_name("disk")
+    h.connect_unix(PATH)
+    names = []
+    h.opt_list_meta_context(lambda name: names.append(name))
+    assert names == ["base:allocation", "x-duet:dirty"], names
+    h.opt_abort()
+
+    h = connect(structured=True, contexts=("base:allocation", "x-duet:dirty", "x-duet:what"))
+    assert [h.can_meta_context(c) for c in ("base:allocation", "x-duet:dirty", "x-duet:what")] == [True, True, False]
+
+    def status(n, off, flags=0):
+        got = {}
+        h.block_status(n, off, lambda context, at, entries, error: got.update({context: (at, entries)}), flags)
+        return got
+
+    want = [MIB, 0, 65536, 1, SIZE - MIB - 65536 - 4096, 0, 4096, 1]
+    assert status(SIZE, 0) == {"base:allocation": (0, [SIZE, 0]), "x-duet:dirty": (0, want)}, status(SIZE, 0)
+    assert status(8192, MIB)["x-duet:dirty"] == (MIB, [8192, 1])
+    assert status(2, MIB - 1)["x-duet:dirty"] == (MIB - 1, [1, 0, 1, 1])
+    assert status(SIZE, 0, nbd.CMD_FLAG_REQ_ONE)["x-duet:dirty"] == (0, [MIB, 0])
+    fails(errno.EINVAL, status, 8192, SIZE - 4096)
+    fails(errno.EINVAL, status, 4096, 0, nbd.CMD_FLAG_DF)
+    alive(h)
+    h.shutdown()
+    h = connect(structured=True)  # nothing selected
+    fails(errno.EINVAL, status, 4096, 0)
     alive(h)
     h.shutdown()
 
@@ -109,6 +169,9 @@ class Raw:
         magic, opt, flags = struct.unpack(">8s8sH", self.take(18))
         assert (magic, opt, flags) == (b"NBDMAGIC", b"IHAVEOPT", 3)
         self.s.sendall(struct.pack(">I", 3))
+        self.structured = go and STRUCTURED
+        if self.structured:
+            assert self.option(8) == [(1, b"")]
         if go:
             replies = self.option(7, struct.pack(">I", len(export)) + export + b"\0\0")
             assert [r[0] for r in replies] == [3, 1], replies
@@ -136,9 +199,30 @@ class Raw:
         self.s.sendall(struct.pack(">IHHQQI", magic, flags, command, cookie, off, n) + payload)
 
     def reply(self):
-        magic, error, cookie = struct.unpack(">IIQ", self.take(16))
-        assert magic == 0x67446698
+        """Error and cookie of a reply, of either form, to anything but a read."""
+        head = self.take(16)
+        if not self.structured or head[:4] == b"\x67\x44\x66\x98":
+            magic, error, cookie = struct.unpack(">IIQ", head)
+            assert magic == 0x67446698
+            return error, cookie
+        magic, flags, kind, cookie = struct.unpack(">IHHQ", head)
+        data = self.take(struct.unpack(">I", self.take(4))[0])
+        assert magic == 0x668E33EF and flags == 1, (magic, flags)
+        if kind == 0:
+            return 0, cookie
+        assert kind == 0x8001, kind
+        error, n = struct.unpack(">IH", data[:6])
+        assert len(data) == 6 + n and n > 5, "no reason for people"
         return error, cookie
+
+    def read(self):
+        """Data of a read that succeeded."""
+        if not self.structured:
+            assert self.reply() == (0, 7)
+            return self.take(1)
+        magic, flags, kind, cookie, n, _ = struct.unpack(">IHHQIQ", self.take(28))
+        assert (magic, flags, kind, cookie, n) == (0x668E33EF, 1, 1, 7, 9)
+        return self.take(1)
 
     def closed(self):
         try:
@@ -155,9 +239,9 @@ def options():
     r = Raw(go=False)
     for opt, data, want in (
         (5, b"", UNSUP),  # STARTTLS
-        (8, b"", UNSUP),  # STRUCTURED_REPLY
-        (9, b"\0" * 8, UNSUP),
-        (10, b"\0" * 8, UNSUP),
+        (8, b"x", INVALID),  # STRUCTURED_REPLY with data
+        (9, b"\0" * 8, INVALID),  # metadata contexts before structured replies
+        (10, b"\0" * 8, INVALID),
         (4, b"", UNSUP),
         (11, b"", UNSUP),
         (77777, b"what", UNSUP),
@@ -206,7 +290,7 @@ def options():
 
 def commands():
     r = Raw()
-    for i, command in enumerate((7, 8, 99, 0xFFFF)):
+    for i, command in enumerate((7, 8, 9, 99, 0xFFFF)):
         r.request(command, 0, 4096, cookie=i)
         assert r.reply() == (errno.EINVAL, i)
     r.request(3, 4096, 0)  # FLUSH with a range
@@ -226,7 +310,7 @@ def commands():
     r.request(1, 0, 4096, payload=b"\7" * 4096)
     assert r.reply()[0] == 0
     r.request(0, 0, 1)
-    assert r.reply()[0] == 0 and r.take(1) == b"\7"
+    assert r.read() == b"\7"
     r.request(2, 0, 0)  # DISC: no reply, closed
     r.closed()
     r = Raw()
@@ -245,6 +329,14 @@ def abort_mid_payload():
     r.s.close()
     r = Raw()
     r.s.sendall(b"\x25\x60\x95\x13\x00")
+    r.s.close()
+    r = Raw(go=False)  # in the middle of an option
+    r.s.sendall(b"IHAVEOPT" + struct.pack(">II", 7, 100) + b"\0" * 50)
+    r.s.close()
+    r = Raw()  # in the middle of many reads
+    for i in range(100):
+        r.request(0, 0, MIB)
+    r.take(100)
     r.s.close()
     assert h.pread(65536, MIB) == b"\x66" * 65536, "half a write was carried out"
     h.shutdown()
@@ -280,8 +372,9 @@ def strict_client():
     h.shutdown()
 
 
-for case in (unaligned, end_of_disk, large, flags, options, commands, abort_mid_payload, pipelined_disc,
-             flush_over_connections, strict_client):
-    case()
-    print("ok", case.__name__)
+for STRUCTURED in (True, False):
+    for case in (unaligned, end_of_disk, large, flags, chunks, contexts, options, commands, abort_mid_payload,
+                 pipelined_disc, flush_over_connections, strict_client):
+        case()
+        print("ok", case.__name__, "structured" if STRUCTURED else "simple")
 print("all cases passed")
