@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,6 +147,42 @@ func TestEtcdComesLater(t *testing.T) {
 	etcd.Run(t)
 	if err := <-made; err != nil {
 		t.Error(err)
+	}
+}
+
+// However long etcd was away, the next try is near: at the pace of gRPC's defaults these tries would take three quarters
+// of a minute, and one more of them two minutes.
+func TestRedials(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan struct{})
+	go func() { // an etcd that is not there yet: whoever connects is sent away
+		defer close(tried)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			tried <- struct{}{}
+		}
+	}()
+	t.Cleanup(func() {
+		ln.Close()
+		for range tried { // until its goroutine has ended
+		}
+	})
+	newWitness(t, &etcdtest.Server{Endpoint: ln.Addr().String()}).open(t, false)
+	enough := time.After(20 * time.Second)
+	for n := range 8 {
+		select {
+		case <-tried:
+		case <-enough:
+			t.Fatalf("only %d tries", n)
+		}
 	}
 }
 
