@@ -120,15 +120,16 @@ func between(random *rand.Rand, from, to time.Duration) time.Duration {
 type chaosMoment struct {
 	at   time.Duration
 	step string
+	kind string // of the fault that begins; empty: one ends
 }
 
 // timeline puts the steps of all faults in order. What happens at one moment happens in the order of the faults.
 func (e ChaosEpisode) timeline() []chaosMoment {
 	var moments []chaosMoment
 	for _, f := range e.Faults {
-		moments = append(moments, chaosMoment{f.At, f.Do})
+		moments = append(moments, chaosMoment{f.At, f.Do, f.Kind})
 		if f.Undo != "" {
-			moments = append(moments, chaosMoment{f.At + f.For, f.Undo})
+			moments = append(moments, chaosMoment{f.At + f.For, f.Undo, ""})
 		}
 	}
 	slices.SortStableFunc(moments, func(x, y chaosMoment) int { return cmp.Compare(x.at, y.at) })

@@ -1,7 +1,11 @@
 package scenario
 
 import (
+	"errors"
+	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -52,4 +56,81 @@ func TestSchedule(t *testing.T) {
 		t.Errorf("%d rushed, %d double of 1000", rushed, double)
 	}
 	t.Logf("faults last %v an episode on average", sum/time.Duration(len(long)))
+}
+
+// What was played is judged: before every episode that is not rushed, and at the end, also when the time is over in the
+// middle of a chain of rushed ones. A failure does not end the run.
+func TestChaosJudges(t *testing.T) {
+	episode := func(n int, rush bool) ChaosEpisode { return ChaosEpisode{Number: n, Rush: rush} }
+	schedule := []ChaosEpisode{episode(1, false), episode(2, true), episode(3, false), episode(4, true), episode(5, true)}
+	broken := errors.New("broken")
+	for _, tc := range []struct {
+		name         string
+		time         int // episodes
+		playFails    int
+		judgeFails   int // which verdict
+		want         string
+		failures     int
+		judgedGuests string
+	}{
+		{"all", 9, 0, 0, "1 2 judge 3 4 5 judge", 0, "[false true]"},
+		{"the time is over in a chain", 4, 0, 0, "1 2 judge 3 4 judge", 0, "[false true]"},
+		{"the time is over before the first", 0, 0, 0, "", 0, "[]"},
+		{"an episode fails", 9, 2, 0, "1 2 failed 3 4 5 judge", 1, "[true]"},
+		{"a verdict fails", 9, 0, 1, "1 2 judge failed 3 4 5 judge", 1, "[false true]"},
+		{"the last verdict fails", 2, 0, 1, "1 2 judge failed", 1, "[true]"},
+	} {
+		var did []string
+		var guests []bool
+		r := NewChaosReport(1)
+		err := r.run(schedule, chaosDeeds{
+			over: func() bool { return r.Episodes >= tc.time },
+			play: func(e ChaosEpisode) error {
+				did = append(did, fmt.Sprint(e.Number))
+				if e.Number == tc.playFails {
+					return broken
+				}
+				return nil
+			},
+			judge: func(guest bool) error {
+				did, guests = append(did, "judge"), append(guests, guest)
+				if len(guests) == tc.judgeFails {
+					return broken
+				}
+				return nil
+			},
+			failed: func(ChaosEpisode, error) error { did = append(did, "failed"); return nil },
+		})
+		if got := strings.Join(did, " "); err != nil || got != tc.want || len(r.Failures) != tc.failures || fmt.Sprint(guests) != tc.judgedGuests {
+			t.Errorf("%s: %q, guests %v, failures %v, %v; want %q, guests %s", tc.name, got, guests, r.Failures, err, tc.want, tc.judgedGuests)
+		}
+	}
+}
+
+// A kind of fault that never took effect is no fault that was played.
+func TestMootKinds(t *testing.T) {
+	r := NewChaosReport(1)
+	for range mootMost {
+		r.tried(chaosMoment{kind: "panic"}, true)
+		r.tried(chaosMoment{kind: "hang"}, true)
+		r.tried(chaosMoment{}, true) // a resume
+		r.tried(chaosMoment{kind: "cable"}, false)
+	}
+	r.tried(chaosMoment{kind: "hang"}, false)
+	r.tried(chaosMoment{kind: "kill-duetd"}, true) // once: that happens
+	if r.judgeKinds(); len(r.Failures) != 1 || !strings.Contains(r.Failures[0], "panic") || r.Moot != 3*mootMost+1 {
+		t.Errorf("%d moot, failures %q", r.Moot, r.Failures)
+	}
+	if r.Kinds["hang"] != mootMost+1 || r.MootKinds["hang"] != mootMost || r.MootKinds["cable"] != 0 {
+		t.Errorf("%v, moot %v", r.Kinds, r.MootKinds)
+	}
+	var begun []string
+	for _, m := range (ChaosEpisode{Faults: []Fault{{Kind: "hang", Do: "hang a", Undo: "resume a", For: 1}, {Kind: "kill-duetd", Do: "kill b duetd"}}}).timeline() {
+		if m.kind != "" {
+			begun = append(begun, m.step)
+		}
+	}
+	if !slices.Equal(begun, []string{"hang a", "kill b duetd"}) {
+		t.Errorf("faults begin with %q", begun)
+	}
 }

@@ -16,13 +16,15 @@ type ChaosReport struct {
 	Chaos string `json:"chaos"` // "ok" or "failed"
 	Seed  uint64 `json:"seed"`
 
-	Episodes    int            `json:"episodes"` // played to their end
-	Kinds       map[string]int `json:"kinds"`    // faults by kind
-	Double      int            `json:"double"`   // episodes of two faults
-	Rushed      int            `json:"rushed"`   // begun while the site still recovered
-	Moot        int            `json:"moot"`     // steps that found nothing to do: a kill on a node without power
+	Episodes    int            `json:"episodes"`   // played to their end
+	Kinds       map[string]int `json:"kinds"`      // faults by kind, the moot ones too
+	MootKinds   map[string]int `json:"moot_kinds"` // of them: those that took no effect
+	Double      int            `json:"double"`     // episodes of two faults
+	Rushed      int            `json:"rushed"`     // begun while the site still recovered
+	Unloaded    int            `json:"unloaded"`   // of them: without a client that writes; it had died with its node
+	Moot        int            `json:"moot"`       // steps that found nothing to do: a kill on a node without power
 	Held        int            `json:"held_with_reason"`
-	Judged      int            `json:"judged"` // verdicts: after every episode that the next one does not rush
+	Judged      int            `json:"judged"` // verdicts: after every episode that the next one does not rush, and at the end
 	LostWrites  int            `json:"lost_acked_writes"`
 	IOErrors    int            `json:"io_errors"`
 	DoubleRunMS float64        `json:"double_run_ms"`
@@ -38,7 +40,7 @@ type ChaosReport struct {
 
 // NewChaosReport is an empty one.
 func NewChaosReport(seed uint64) *ChaosReport {
-	return &ChaosReport{Seed: seed, Kinds: map[string]int{}, Failures: []string{}}
+	return &ChaosReport{Seed: seed, Kinds: map[string]int{}, MootKinds: map[string]int{}, Failures: []string{}}
 }
 
 // Safe says whether no promise was broken.
@@ -63,23 +65,63 @@ const guestEvery = 8
 // Chaos plays a schedule. After a failure it goes on with a fresh site, so that one finding does not hide the next.
 func (g *Stage) Chaos(ctx context.Context, schedule []ChaosEpisode, budget time.Duration, r *ChaosReport) error {
 	began := time.Now()
+	err := r.run(schedule, chaosDeeds{
+		over: func() bool { return time.Since(began) > budget },
+		play: func(e ChaosEpisode) error {
+			fresh := g.site == nil
+			s, err := g.Site(ctx)
+			if err != nil {
+				return fmt.Errorf("%w: %w", errNoSite, err)
+			}
+			s.Say("%s", e)
+			return s.playChaos(ctx, e, fresh, r)
+		},
+		judge: func(guest bool) error { return g.site.judgeChaos(ctx, guest, r) },
+		failed: func(e ChaosEpisode, err error) error {
+			g.Say("  FAILED: %v", err)
+			return errors.Join(ctx.Err(), g.Failed(fmt.Sprintf("episode-%d", e.Number)))
+		},
+	})
+	r.Seconds = seconds(time.Since(began))
+	r.MeanSeconds = seconds(time.Since(began) / time.Duration(max(1, r.Episodes)))
+	if err != nil {
+		return err
+	}
+	if r.Episodes == 0 {
+		r.Failures = append(r.Failures, "no episode was played")
+	}
+	r.judgeKinds()
+	return g.replayed(ctx, r)
+}
+
+var errNoSite = errors.New("no site")
+
+// chaosDeeds are what a run does; in which order is run's.
+type chaosDeeds struct {
+	over   func() bool // no episode begins any more
+	play   func(ChaosEpisode) error
+	judge  func(guest bool) error
+	failed func(ChaosEpisode, error) error // keeps what there is to see; an error ends the run
+}
+
+// run plays the schedule, and judges after every episode that the next one does not rush. The last one is judged too,
+// also when it is the last because the time is over and a rushed one would have followed.
+func (r *ChaosReport) run(schedule []ChaosEpisode, do chaosDeeds) error {
+	over := do.over()
 	for i, e := range schedule {
-		if time.Since(began) > budget {
-			break
+		if over {
+			return nil
 		}
-		s, err := g.Site(ctx)
-		if err != nil {
+		err := do.play(e)
+		if errors.Is(err, errNoSite) {
 			return err
 		}
-		last := i+1 == len(schedule)
-		s.Say("%s", e)
-		err = s.playChaos(ctx, e, r)
-		if err == nil && (last || !schedule[i+1].Rush) {
-			err = s.judgeChaos(ctx, last || e.Number%guestEvery == 0, r)
-		}
 		r.count(e)
-		r.Seconds = seconds(time.Since(began))
-		r.MeanSeconds = seconds(time.Since(began) / time.Duration(r.Episodes))
+		over = do.over() // once: what is not judged now for the next one's sake is followed by it
+		last := over || i+1 == len(schedule)
+		if rushed := !last && schedule[i+1].Rush; err == nil && !rushed {
+			err = do.judge(last || e.Number%guestEvery == 0)
+		}
 		if err == nil {
 			continue
 		}
@@ -89,13 +131,12 @@ func (g *Stage) Chaos(ctx context.Context, schedule []ChaosEpisode, budget time.
 		case errors.Is(err, errUnexplained):
 			r.Unexplained++
 		}
-		s.Say("  FAILED: %v", err)
 		r.Failures = append(r.Failures, e.String()+": "+err.Error())
-		if err := errors.Join(ctx.Err(), g.Failed(fmt.Sprintf("episode-%d", e.Number))); err != nil {
+		if err := do.failed(e, err); err != nil {
 			return err
 		}
 	}
-	return g.replayed(ctx, r)
+	return nil
 }
 
 // replayed asks the flight recorders of the site that is there at the end whether the core decides again what it decided.
@@ -115,23 +156,49 @@ func (g *Stage) replayed(ctx context.Context, r *ChaosReport) error {
 
 func (r *ChaosReport) count(e ChaosEpisode) {
 	r.Episodes++
-	for _, f := range e.Faults {
-		r.Kinds[f.Kind]++
-	}
 	if len(e.Faults) > 1 {
 		r.Double++
 	}
-	if e.Rush {
-		r.Rushed++
+}
+
+// tried counts a step. A fault counts when it begins, and whether it took effect.
+func (r *ChaosReport) tried(m chaosMoment, moot bool) {
+	if moot {
+		r.Moot++
+	}
+	if m.kind == "" {
+		return
+	}
+	r.Kinds[m.kind]++
+	if moot {
+		r.MootKinds[m.kind]++
 	}
 }
 
-// playChaos plays one timeline under load and makes the hardware whole.
-func (s *Site) playChaos(ctx context.Context, e ChaosEpisode, r *ChaosReport) error {
-	if !e.Rush {
-		if err := s.loaded(ctx); err != nil {
-			return err
+// mootMost is how often a kind may be tried in vain before that is no chance any more. Few of a kind are moot: the node was
+// without power at that moment, or the daemon just dead.
+const mootMost = 5
+
+// judgeKinds fails a kind of fault that never took effect: the run has proved nothing about it, or the lab has forgotten
+// how it is done.
+func (r *ChaosReport) judgeKinds() {
+	for _, k := range chaosKinds {
+		if n := r.Kinds[k.name]; n >= mootMost && r.MootKinds[k.name] == n {
+			r.Failures = append(r.Failures, fmt.Sprintf("none of %d faults of the kind %s took effect", n, k.name))
 		}
+	}
+}
+
+// playChaos plays one timeline under load and makes the hardware whole. A rushed one takes the load that is there: to wait
+// for a new client would be to wait for the site. On a fresh site there is nothing to rush.
+func (s *Site) playChaos(ctx context.Context, e ChaosEpisode, fresh bool, r *ChaosReport) error {
+	if e.Rush && !fresh {
+		r.Rushed++
+		if !s.probe.lives() {
+			r.Unloaded++
+		}
+	} else if err := s.loaded(ctx); err != nil {
+		return err
 	}
 	if err := s.pause(ctx, e.Before); err != nil {
 		return err
@@ -145,9 +212,7 @@ func (s *Site) playChaos(ctx context.Context, e ChaosEpisode, r *ChaosReport) er
 		if err != nil {
 			return fmt.Errorf("the lab: %w", err)
 		}
-		if moot {
-			r.Moot++
-		}
+		r.tried(m, moot)
 	}
 	if err := s.explained(ctx, r); err != nil {
 		return err
@@ -188,7 +253,9 @@ func (s *Site) tryStep(ctx context.Context, text string) (moot bool, err error) 
 		return true, err
 	}
 	if err := s.do(ctx, text, lab.A); err != nil {
-		// Fence and watchdog do not wait for us: the node may have lost its power, or the daemon be dead, in between.
+		// Fence and watchdog do not wait for us: the node may have lost its power, or the daemon be dead, in between. A kind
+		// for which this is always so is found at the end (judgeKinds).
+		s.Say("  moot: %v", err)
 		return true, ctx.Err()
 	}
 	return false, nil

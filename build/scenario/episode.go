@@ -330,6 +330,9 @@ func cutLink(ctx context.Context, s *Site, r *Report) error {
 	}); err != nil {
 		return err
 	}
+	if err := s.neverSolo(other(winner), from); err != nil {
+		return err
+	}
 	if err := s.Lab.LinkRestore(ctx, "all"); err != nil {
 		return err
 	}
@@ -340,7 +343,7 @@ func cutLink(ctx context.Context, s *Site, r *Report) error {
 	return s.noteCopy(ctx, "link_cut", winner, r)
 }
 
-// winner waits until exactly one node is solo, and fails as soon as both are.
+// winner waits until exactly one node is solo, and fails if both are at that moment. Later, neverSolo judges the other.
 func (s *Site) winner(ctx context.Context) (string, error) {
 	var winner string
 	both := false
@@ -367,6 +370,31 @@ func (s *Site) winner(ctx context.Context) (string, error) {
 		return "", errors.New("both nodes went solo")
 	}
 	return winner, err
+}
+
+// neverSolo judges the node that did not win, over the whole time since a moment and by its own log: a look now and then
+// would miss a node that was solo for an instant, or became it after the other.
+func (s *Site) neverSolo(node string, since time.Time) error {
+	modes, err := s.modes(node)
+	if err != nil {
+		return err
+	}
+	if err := soloSince(modes, since); err != nil {
+		return fmt.Errorf("node %s, which did not win: %w", node, err)
+	}
+	return nil
+}
+
+func soloSince(modes []modeChange, since time.Time) error {
+	if len(modes) == 0 {
+		return errors.New("its log names no mode at all: nothing was seen")
+	}
+	for _, c := range modes {
+		if c.mode == "solo" && c.at.After(since) {
+			return fmt.Errorf("both nodes went solo, this one %.1f s after the fault", c.at.Sub(since).Seconds())
+		}
+	}
+	return nil
 }
 
 func (s *Site) lost(r *Report, complaints []string) {

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 	"time"
 
-	"duet/appliance/api"
 	"duet/build/lab"
 )
 
@@ -26,12 +23,6 @@ type Measured struct {
 
 	Seconds float64 `json:"seconds"` // the whole case, until the site was whole again
 }
-
-// holdFor is how long a frozen node is watched: longer than lease and W0, so whoever would take over would have.
-const holdFor = 7 * time.Second
-
-// frozenCode is the fault that a node shows while it holds I/O.
-const frozenCode = "SITE-1007"
 
 // PlayCase plays one case from a whole site to a whole site, and judges: what it demands came, nothing was lost, nothing
 // ran twice, both legs are equal. How long things took decides nothing here.
@@ -105,7 +96,7 @@ func (s *Site) playPhase(ctx context.Context, p Phase, owner string, m *Measured
 		}
 	}
 	if len(p.Holds) > 0 {
-		if err := s.holds(ctx, p, owner, m); err != nil {
+		if err := s.holds(ctx, p, owner, zero, m); err != nil {
 			return err
 		}
 	}
@@ -113,9 +104,9 @@ func (s *Site) playPhase(ctx context.Context, p Phase, owner string, m *Measured
 	if p.Back {
 		own, others = &m.Back, &m.Back
 	}
+	var winner string
 	if p.One {
-		winner, err := s.winner(ctx)
-		if err != nil {
+		if winner, err = s.winner(ctx); err != nil {
 			return err
 		}
 		s.Say("  node %s goes on alone", winner)
@@ -131,7 +122,12 @@ func (s *Site) playPhase(ctx context.Context, p Phase, owner string, m *Measured
 		}
 	}
 	if p.Starts != "" {
-		return s.starts(ctx, role(p.Starts, owner), zero, others)
+		if err := s.starts(ctx, role(p.Starts, owner), zero, others); err != nil {
+			return err
+		}
+	}
+	if p.One {
+		return s.neverSolo(other(winner), zero)
 	}
 	return nil
 }
@@ -191,14 +187,12 @@ func (s *Site) starts(ctx context.Context, node string, zero time.Time, into **f
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(truth.Events, func(e lab.Event) bool {
-		return e.Kind == "vm-start" && e.Machine == node && e.Time.After(zero)
-	})
-	if i < 0 {
+	at, ok := vmStart(truth.Events, node, zero)
+	if !ok {
 		return errors.New("the lab did not see the start of the VM")
 	}
-	worst(into, truth.Events[i].Time.Sub(zero))
-	s.Say("  %s is starting on %s after %.1f s", VMName, node, truth.Events[i].Time.Sub(zero).Seconds())
+	worst(into, at.Sub(zero))
+	s.Say("  %s is starting on %s after %.1f s", VMName, node, at.Sub(zero).Seconds())
 	return nil
 }
 
@@ -212,49 +206,3 @@ func worst(into **float64, d time.Duration) {
 
 // seconds with two digits: more would be noise.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*100) / 100 }
-
-// holds waits until the nodes say that they hold I/O and for whom they wait, and then watches that nobody is answered.
-func (s *Site) holds(ctx context.Context, p Phase, owner string, m *Measured) error {
-	for _, name := range p.Holds {
-		node := role(name, owner)
-		err := s.wait(ctx, "node "+node+" frozen, with a reason", takeoverLimit, func() (bool, string) {
-			st, err := s.Status(ctx, node)
-			if err != nil {
-				return false, err.Error()
-			}
-			m.Says = st.Sentence
-			return saysWhy(st, p.Waits), st.Sentence
-		})
-		if err != nil {
-			return err
-		}
-	}
-	s.Say("  %s", m.Says)
-	frozen := time.Now()
-	if err := s.pause(ctx, holdFor); err != nil {
-		return err
-	}
-	h, err := s.probe.peek()
-	if err != nil {
-		return err
-	}
-	if n := len(h.Acks); n > 0 && h.Acks[n-1].At.After(frozen) {
-		return fmt.Errorf("a write was acknowledged %.1f s after every node had said that it holds", h.Acks[n-1].At.Sub(frozen).Seconds())
-	}
-	for _, name := range p.Holds {
-		st, err := s.Status(ctx, role(name, owner))
-		if err != nil {
-			return err
-		}
-		if !saysWhy(st, p.Waits) {
-			return fmt.Errorf("node %s did not stay frozen: %s", role(name, owner), st.Sentence)
-		}
-	}
-	return nil
-}
-
-// saysWhy says whether a status is that of a node that holds I/O, names whom it waits for, and shows the fault.
-func saysWhy(st api.Site, waits string) bool {
-	return st.Word == "frozen" && strings.Contains(st.WaitsFor, waits) && strings.Contains(st.Sentence, st.WaitsFor) &&
-		slices.ContainsFunc(st.Faults, func(f api.Fault) bool { return f.Code == frozenCode })
-}

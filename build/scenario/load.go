@@ -40,6 +40,17 @@ func (p *probeLoad) start(node string) error {
 	return nil
 }
 
+// apart is more numbers than one writer uses: those of two writers at the same time never meet.
+const apart = 1 << 32
+
+// beside starts one more writer, on another node, while this one may go on.
+func (p *probeLoad) beside(node string) (*probeLoad, error) {
+	w := &probeLoad{site: p.site, runs: p.runs, history: probe.History{Last: p.history.Last + apart}}
+	err := w.start(node)
+	p.runs = w.runs
+	return w, err
+}
+
 // stop ends the writer, if one runs.
 func (p *probeLoad) stop() {
 	if p.cancel == nil {

@@ -98,14 +98,19 @@ func (s *Site) losses() ([]time.Time, error) {
 	}
 	modes := map[string][]modeChange{}
 	for _, node := range []string{lab.A, lab.B} {
-		f, err := os.Open(s.Lab.LogPath(node, "duetd"))
-		if err != nil {
-			return nil, err
-		}
-		modes[node], err = modeChanges(f)
-		if err = errors.Join(err, f.Close()); err != nil {
+		if modes[node], err = s.modes(node); err != nil {
 			return nil, err
 		}
 	}
 	return totalLosses(events, modes), nil
+}
+
+// modes reads what a node said of its own mode, since the lab is up.
+func (s *Site) modes(node string) ([]modeChange, error) {
+	f, err := os.Open(s.Lab.LogPath(node, "duetd"))
+	if err != nil {
+		return nil, err
+	}
+	changes, err := modeChanges(f)
+	return changes, errors.Join(err, f.Close())
 }

@@ -45,7 +45,7 @@ Measured at commit %s on: %s. A cell in bold took longer than promised on that m
 		switch {
 		case i >= 0 && l.Rows[i].Green:
 			continue
-		case i >= 0:
+		case i >= 0 && l.Rows[i].Failed:
 			fmt.Fprintf(&b, "- %s: a case was not green in that run\n", row.Situation)
 		default:
 			fmt.Fprintf(&b, "- %s: %s\n", row.Situation, l.NotCovered[row.Name])
@@ -60,8 +60,11 @@ func matrixRow(row Row, r RowResult) string {
 	if r.Says != "" {
 		own = strings.TrimPrefix(own+"; ", "; ") + "frozen: \"" + r.Says + "\""
 	}
-	if r.Back != nil {
+	switch {
+	case r.Back != nil:
 		own += "; goes on " + matrixCell(r, "back", r.Back) + " after the return"
+	case slices.Contains(r.Absent, "back"):
+		own += "; the way back was not measured"
 	}
 	situation := row.Situation
 	if row.Note != "" {
@@ -75,11 +78,17 @@ func matrixRow(row Row, r RowResult) string {
 }
 
 func matrixCell(r RowResult, name string, v *float64) string {
-	text := cell(v)
+	text := r.cell(name, v)
 	if slices.Contains(r.Missed, name) {
 		text = "**" + text + "**"
 	}
 	return text
+}
+
+// MatrixNames says whether a page names a row as one that was not measured.
+func MatrixNames(page string, row Row) bool {
+	_, below, _ := strings.Cut(page, "\n## Not measured\n")
+	return strings.Contains(below, "\n- "+row.Situation+": ")
 }
 
 // MatrixRows reads the names of the rows that a page shows.

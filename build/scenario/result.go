@@ -19,6 +19,7 @@ type Liveness struct {
 
 	Rows          []RowResult       `json:"rows"`
 	TargetsMissed []string          `json:"targets_missed"` // rows in which something took longer than promised
+	TargetsOpen   []string          `json:"targets_open"`   // row: what is promised with a bound and was not measured
 	Failed        []string          `json:"failed"`         // row: case: why
 	NotCovered    map[string]string `json:"not_covered"`    // row: why nothing measured it
 	Leftovers     int               `json:"leftovers"`
@@ -33,7 +34,9 @@ type RowResult struct {
 	Back   *float64   `json:"back_s,omitempty"`
 	Says   string     `json:"says,omitempty"`
 	Green  bool       `json:"green"` // every case was played to its end and no promise was broken
+	Failed bool       `json:"failed,omitempty"`
 	Missed []string   `json:"missed,omitempty"`
+	Absent []string   `json:"not_measured,omitempty"` // promised with a bound, and no case happened to measure it
 	Cases  []Measured `json:"cases"`
 }
 
@@ -48,23 +51,34 @@ func (r *RowResult) add(m Measured) {
 	r.Cases = append(r.Cases, m)
 }
 
+func (r *RowResult) failed() bool {
+	return slices.ContainsFunc(r.Cases, func(m Measured) bool { return m.Failed != "" })
+}
+
 // judge compares a row with its promise.
 func (r *RowResult) judge(row Row) {
-	r.Green = !slices.ContainsFunc(r.Cases, func(m Measured) bool { return m.Failed != "" })
+	r.Failed = r.failed()
 	for _, v := range []struct {
 		name  string
 		is    *float64
 		bound time.Duration
 	}{{"own", r.Own, row.OwnWithin}, {"other", r.Other, row.OtherWithin}, {"back", r.Back, row.BackWithin}} {
-		if v.is != nil && v.bound > 0 && *v.is > v.bound.Seconds() {
+		switch {
+		case v.bound == 0:
+		case v.is == nil:
+			r.Absent = append(r.Absent, v.name)
+		case *v.is > v.bound.Seconds():
 			r.Missed = append(r.Missed, v.name)
 		}
 	}
 }
 
-// Collect makes the report of what was measured. Rows without a measurement are named with their reason.
+// Collect makes the report of what was measured. Rows without a measurement are named with their reason. A run without
+// any case has shown nothing, and is no success.
 func Collect(rows []Row, measured []Measured, skipped string) *Liveness {
-	l := &Liveness{Liveness: "ok", Rows: []RowResult{}, TargetsMissed: []string{}, Failed: []string{}, NotCovered: map[string]string{}}
+	l := &Liveness{
+		Liveness: "ok", Rows: []RowResult{}, TargetsMissed: []string{}, TargetsOpen: []string{}, Failed: []string{}, NotCovered: map[string]string{},
+	}
 	for _, row := range rows {
 		r := RowResult{Row: row.Name}
 		for _, m := range measured {
@@ -84,8 +98,14 @@ func Collect(rows []Row, measured []Measured, skipped string) *Liveness {
 		if r.judge(row); len(r.Missed) > 0 {
 			l.TargetsMissed = append(l.TargetsMissed, row.Name)
 		}
-		r.Green = r.Green && len(r.Cases) == len(row.Cases)
+		for _, name := range r.Absent {
+			l.TargetsOpen = append(l.TargetsOpen, row.Name+": "+name)
+		}
+		r.Green = !r.Failed && len(r.Cases) == len(row.Cases)
 		l.Rows = append(l.Rows, r)
+	}
+	if len(l.Rows) == 0 {
+		l.Failed = append(l.Failed, "no case was played: "+skipped)
 	}
 	if len(l.Failed) > 0 {
 		l.Liveness = "failed"
@@ -94,6 +114,8 @@ func Collect(rows []Row, measured []Measured, skipped string) *Liveness {
 }
 
 // Merge makes one report of several runs: of each row the last run that played it whole, or else the last that played it.
+// A failure of any of them stays one, and its row is not green: what went wrong once is not undone by a run in which it
+// went well. Who has mended it leaves the run of before out.
 func Merge(rows []Row, runs []Liveness) *Liveness {
 	var measured []Measured
 	commits, machines := []string{}, []string{}
@@ -119,8 +141,27 @@ func Merge(rows []Row, runs []Liveness) *Liveness {
 	l.Commit, l.Machine = strings.Join(commits, ", "), strings.Join(machines, "; ")
 	for _, run := range runs {
 		l.Seconds += run.Seconds
+		l.Leftovers += run.Leftovers
+		l.keepFailures(run)
 	}
 	return l
+}
+
+// keepFailures takes over what went wrong in one of the runs.
+func (l *Liveness) keepFailures(run Liveness) {
+	if run.Liveness != "ok" {
+		l.Liveness = "failed"
+	}
+	for _, text := range run.Failed {
+		if !slices.Contains(l.Failed, text) {
+			l.Failed = append(l.Failed, text)
+		}
+	}
+	for _, r := range run.Rows {
+		if i := slices.IndexFunc(l.Rows, func(is RowResult) bool { return is.Row == r.Row }); i >= 0 && r.failed() {
+			l.Rows[i].Failed, l.Rows[i].Green = true, false
+		}
+	}
 }
 
 // Write prints the line.
@@ -145,14 +186,14 @@ func (l *Liveness) Table(w io.Writer, rows []Row) error {
 			continue
 		}
 		r := l.Rows[i]
-		own := cell(r.Own)
+		own := r.cell("own", r.Own)
 		if r.Says != "" {
 			own = strings.TrimSpace("frozen, says why " + own)
 		}
-		if slices.ContainsFunc(r.Cases, func(m Measured) bool { return m.Failed != "" }) {
+		if r.Failed {
 			own = strings.TrimSpace("FAILED " + own)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Situation, row.Own, own, row.Other, cell(r.Other), cell(r.Back), row.Person)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Situation, row.Own, own, row.Other, r.cell("other", r.Other), r.cell("back", r.Back), row.Person)
 	}
 	err := t.Flush()
 	for _, text := range absent {
@@ -161,8 +202,12 @@ func (l *Liveness) Table(w io.Writer, rows []Row) error {
 	return err
 }
 
-func cell(v *float64) string {
-	if v == nil {
+// cell is a measured time as people read it. One that has a bound and was not measured says so.
+func (r *RowResult) cell(name string, v *float64) string {
+	switch {
+	case v == nil && slices.Contains(r.Absent, name):
+		return "not measured"
+	case v == nil:
 		return ""
 	}
 	if *v < 0.1 {

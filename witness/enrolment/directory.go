@@ -67,7 +67,8 @@ func (d *Directory) refresh() {
 	info, err := os.Stat(d.dir)
 	if err != nil {
 		d.report(err)
-		d.members, d.sites, d.settled = nil, 0, false // no list, no sites: an unreadable folder enrols nobody
+		// No list, no sites: an unreadable folder enrols nobody. Until it can be read again, and not until the pace allows it.
+		d.members, d.sites, d.settled, d.read = nil, 0, false, time.Time{}
 		return
 	}
 	if (d.settled && info.ModTime().Equal(d.changed)) || time.Since(d.read) < d.pace {

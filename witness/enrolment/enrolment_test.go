@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"duet/witness/pinned"
 	"duet/witness/register"
@@ -85,6 +86,34 @@ func TestFind(t *testing.T) {
 	if _, _, ok := d.Find(nil); ok {
 		t.Error("no key is somebody's")
 	}
+}
+
+// A folder of many sites is read at a pace; one that could not be read for a moment enrols everybody again at once.
+func TestFaultIsOverAtOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sites")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(dir, site("s", 1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	d := Open(dir, func(error) {})
+	find := func(want bool) {
+		t.Helper()
+		if _, _, ok := d.Find(key(1)); ok != want {
+			t.Errorf("enrolled: %v", ok)
+		}
+	}
+	find(true)
+	d.pace = time.Hour // as if there were many
+	if err := os.Rename(dir, dir+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	find(false)
+	if err := os.Rename(dir+".gone", dir); err != nil {
+		t.Fatal(err)
+	}
+	find(true)
 }
 
 func TestWriteRefuses(t *testing.T) {

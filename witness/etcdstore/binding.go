@@ -95,6 +95,7 @@ type etcdState struct {
 	origin     string // cluster of the header
 	generation register.ID
 	start      string // this process's marker
+	startAt    int64  // revision of its key; 0: there is none
 }
 
 // look reads the header, then this process's marker below it.
@@ -120,7 +121,7 @@ func (s *Store) look(ctx context.Context) (etcdState, error) {
 		return etcdState{}, err
 	}
 	if len(marker.Kvs) > 0 {
-		state.start = string(marker.Kvs[0].Value)
+		state.start, state.startAt = string(marker.Kvs[0].Value), marker.Kvs[0].ModRevision
 	}
 	return state, nil
 }
@@ -157,18 +158,22 @@ func (s *Store) begin(ctx context.Context, state *etcdState, why string) (bool, 
 }
 
 // take leaves a marker of this start, remembers it, and serves the generation. The memory names the marker before etcd
-// does: killed between the two, the next start finds the old marker or the new one, and knows both.
+// does: killed between the two, the next start finds the old marker or the new one, and knows both. A marker whose outcome
+// nobody heard may still arrive, so the next try leaves the same one, never a third.
 func (s *Store) take(ctx context.Context, state etcdState) (*bound, error) {
 	b := &bound{generation: state.generation, cluster: state.cluster, revision: state.revision}
 	next := s.memory
 	next.Cluster, next.Generation, next.Number = clusterText(state.cluster), hex.EncodeToString(state.generation[:]), state.number
-	next.Start, next.Pending, next.Revision = state.start, rand.Text(), state.now
+	if next.Pending == "" || next.Start != state.start || next.Generation != s.memory.Generation {
+		next.Pending = rand.Text()
+	}
+	next.Start, next.Revision = state.start, state.now
 	if err := next.write(s.cfg.Memory); err != nil {
 		return nil, err
 	}
 	s.memory = next
 	s.seen.Store(state.now)
-	resp, err := s.kv.Txn(ctx).If(b.current()).Then(clientv3.OpPut(b.key("start", next.Instance), next.Pending)).Commit()
+	resp, err := s.mark(ctx, b, next, state.startAt)
 	if err != nil {
 		return nil, err
 	}
@@ -183,6 +188,14 @@ func (s *Store) take(ctx context.Context, state etcdState) (*bound, error) {
 	s.memory = next
 	s.bound.Store(b)
 	return b, nil
+}
+
+// mark leaves the pending marker in the place of the one of revision at. One that arrives late, after another start has
+// left its own, changes nothing: the memory of that start would not know it, and the next one would take it for a restore.
+func (s *Store) mark(ctx context.Context, b *bound, m memory, at int64) (*clientv3.TxnResponse, error) {
+	key := b.key("start", m.Instance)
+	return s.kv.Txn(ctx).If(b.current(), clientv3.Compare(clientv3.ModRevision(key), "=", at)).
+		Then(clientv3.OpPut(key, m.Pending)).Commit()
 }
 
 func clusterText(id uint64) string { return fmt.Sprintf("%016x", id) }

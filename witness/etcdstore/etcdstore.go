@@ -31,6 +31,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"duet/witness/register"
 )
@@ -51,6 +53,13 @@ const (
 	keepAlive  = 5 * time.Second        // probe of a silent connection to etcd, and its limit
 	memorySpan = 5 * time.Second        // between two notes of the highest revision
 )
+
+// redial paces the client's connections to an etcd that is away. gRPC's default waits up to two minutes between two tries,
+// and for so long an etcd that is back would not be asked; a refused connection costs next to nothing.
+var redial = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: callLimit,
+}
 
 // Store is an open store. Its methods may be called concurrently.
 type Store struct {
@@ -103,6 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.kv, err = clientv3.New(clientv3.Config{
 		Endpoints: urls, TLS: cfg.TLS, Context: s.ctx, Logger: zap.NewNop(),
 		DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: keepAlive,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(redial)},
 	})
 	if err != nil {
 		s.cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,6 +150,42 @@ func TestEtcdComesLater(t *testing.T) {
 	}
 }
 
+// However long etcd was away, the next try is near: at the pace of gRPC's defaults these tries would take three quarters
+// of a minute, and one more of them two minutes.
+func TestRedials(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan struct{})
+	go func() { // an etcd that is not there yet: whoever connects is sent away
+		defer close(tried)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			tried <- struct{}{}
+		}
+	}()
+	t.Cleanup(func() {
+		ln.Close()
+		for range tried { // until its goroutine has ended
+		}
+	})
+	newWitness(t, &etcdtest.Server{Endpoint: ln.Addr().String()}).open(t, false)
+	enough := time.After(20 * time.Second)
+	for n := range 8 {
+		select {
+		case <-tried:
+		case <-enough:
+			t.Fatalf("only %d tries", n)
+		}
+	}
+}
+
 // A restored backup takes acknowledged changes back. The process that runs on notices by the revision.
 func TestRestoredUnderARunningWitness(t *testing.T) {
 	t.Parallel()
@@ -272,6 +309,64 @@ func TestStartsAreNoRestore(t *testing.T) {
 		t.Error(err)
 	}
 	if said := first.said.String() + second.said.String(); strings.Contains(said, "set aside") {
+		t.Error(said)
+	}
+}
+
+// A marker whose answer got lost may arrive when the next start has left its own, or between two looks of it. Neither is
+// a restore.
+func TestLateMarker(t *testing.T) {
+	t.Parallel()
+	etcd := etcdtest.Start(t)
+	w := newWitness(t, etcd)
+	s := w.open(t, false)
+	r := storetest.Create(t, s, storetest.Owner, storetest.Site, 1, storetest.Both(1))
+	state, err := s.look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.bound.Load()
+	s.Close()
+	late, err := readMemory(w.memory, [32]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.Pending = "late"
+	if err := late.write(w.memory); err != nil {
+		t.Fatal(err)
+	}
+	s = w.open(t, false)
+	if err := push(t, s, r.RID, 2); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := s.mark(t.Context(), b, late, state.startAt); err != nil || resp.Succeeded {
+		t.Errorf("a marker that came after its successor: %+v, %v", resp, err)
+	}
+	s.Close()
+	s = w.open(t, false)
+	if err := push(t, s, r.RID, 3); err != nil {
+		t.Errorf("the start after it: %v", err)
+	}
+
+	s.binding <- struct{}{} // nobody else binds now
+	defer func() { <-s.binding }()
+	if state, err = s.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.memory.Pending = "lost"
+	if resp, err := s.mark(t.Context(), s.bound.Load(), s.memory, state.startAt); err != nil || !resp.Succeeded {
+		t.Fatal(resp, err)
+	}
+	if _, err := s.take(t.Context(), state); !errors.Is(err, errStaleHeader) {
+		t.Errorf("the marker of before arrived between look and mark: %v", err)
+	}
+	if state, err = s.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if why := s.memory.doubt(state, s.seen.Load()); why != "" {
+		t.Errorf("it doubts: %s", why)
+	}
+	if said := w.said.String(); strings.Contains(said, "set aside") {
 		t.Error(said)
 	}
 }

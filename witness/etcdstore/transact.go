@@ -37,7 +37,7 @@ type found struct {
 	ownerRevision int64
 }
 
-var errStaleHeader = errors.New("the header has changed")
+var errStaleHeader = errors.New("the header or the marker of this start has changed")
 
 // read sees the site of an enrolment. Nothing was written yet, so it is repeated until ctx ends.
 func (s *Store) read(ctx context.Context, name string, siteID *register.ID) (found, error) {

@@ -45,7 +45,7 @@ func (p *poll) control(op int, fd int32) error {
 	return unix.EpollCtl(p.fd, op, int(fd), &unix.EpollEvent{Events: interest, Fd: fd})
 }
 
-// wait gives the descriptors on which something happened, or the end: os.ErrClosed.
+// wait gives the descriptors on which something happened, or an error, also when the poll was closed.
 func (p *poll) wait(ready []int32) ([]int32, error) {
 	var events [eventsMax]unix.EpollEvent
 	var n int

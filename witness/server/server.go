@@ -13,8 +13,10 @@
 //
 // It refuses unknown keys during the handshake, what is no request of this protocol (the connection is closed),
 // connections and handshakes beyond their limits, idlers, and readers that do not read. Every refusal is counted by its
-// reason; few of many are logged. Strangers cost one handshake; they cannot keep nodes out, because each key may hold
-// only a few connections and strangers hold none. Requests of one connection are answered in their order.
+// reason; few of many are logged. Strangers cost one handshake; they never hurt a node that is in, because each key may
+// hold only a few connections and strangers hold none. A node that dials finds a place among the handshakes as long as
+// some that hold one are silent (handshakes.go): 256 of them that go on talking, or some 256 new ones a second, keep it
+// waiting as any flood does. Requests of one connection are answered in their order.
 package server
 
 import (
@@ -25,7 +27,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,7 @@ type Limits struct {
 	Connections   int           // at once: 40,000 (two nodes of 10,000 sites, and each while it redials)
 	PerKey        int           // at once from one node: 8; the oldest is closed. A node redials before it gives up the old one
 	Handshakes    int           // at once: 256, so that strangers cannot use up memory
-	HandshakeWait time.Duration // for a place among them: 1 s, while the kernel keeps the others waiting
+	HandshakeWait time.Duration // for a place among them: 1 s; who was silent for so long loses his to whoever comes
 	Handshake     time.Duration // for TLS: 30 s (two round trips of 5 s with losses)
 	Workers       int           // requests that wait for the store at once: 1,024
 	Store         time.Duration // for one request to it: 5 s; a node has asked twice by then
@@ -126,7 +127,7 @@ func (s *Server) Serve(caller context.Context, ln net.Listener) (err error) {
 	running.Go(func() { s.dispatch(ctx, end) })
 	running.Go(func() { s.sweep(ctx) })
 
-	handshakes := make(chan struct{}, s.cfg.Limits.Handshakes)
+	handshakes := newHandshakes(s.cfg.Limits)
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
@@ -142,34 +143,20 @@ func (s *Server) Serve(caller context.Context, ln net.Listener) (err error) {
 			}
 			return fmt.Errorf("witness server: %w", err)
 		}
-		if open, _ := s.table.count(); open >= s.cfg.Limits.Connections || !s.take(ctx, handshakes) {
+		var h *handshake
+		if open, _ := s.table.count(); open < s.cfg.Limits.Connections {
+			h = handshakes.enter(ctx, conn)
+		}
+		if h == nil {
 			s.refusals.note(Overload, "from", conn.RemoteAddr())
 			conn.Close()
 			continue
 		}
 		running.Go(func() {
-			defer func() { <-handshakes }()
-			s.welcome(ctx, conn)
+			defer handshakes.leave(h)
+			s.welcome(ctx, h)
 		})
 	}
-}
-
-// take waits a little for a place among the handshakes.
-func (s *Server) take(ctx context.Context, places chan struct{}) bool {
-	select {
-	case places <- struct{}{}:
-		return true
-	default:
-	}
-	timer := time.NewTimer(s.cfg.Limits.HandshakeWait)
-	defer timer.Stop()
-	select {
-	case places <- struct{}{}:
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
 }
 
 const acceptPause = 100 * time.Millisecond // after EMFILE and the like: the file table needs time, not a busy loop
@@ -191,15 +178,18 @@ func pause(ctx context.Context, span time.Duration) bool {
 }
 
 // welcome sees a connection through its handshake and parks it.
-func (s *Server) welcome(ctx context.Context, conn net.Conn) {
+func (s *Server) welcome(ctx context.Context, conn *handshake) {
 	defer conn.Close() // package net's descriptor; the parked one is another
 	limited, cancel := context.WithTimeout(ctx, s.cfg.Limits.Handshake)
 	defer cancel()
 	state, session, err := tlsrecord.Server(limited, conn, s.tls)
 	if err != nil {
 		reason := Handshake
-		if errors.Is(err, pinned.ErrKey) {
+		switch {
+		case errors.Is(err, pinned.ErrKey):
 			reason = UnknownKey
+		case conn.dropped.Load():
+			reason = Overload
 		}
 		if ctx.Err() == nil {
 			s.refusals.note(reason, "from", conn.RemoteAddr(), "error", err)
@@ -210,7 +200,7 @@ func (s *Server) welcome(ctx context.Context, conn net.Conn) {
 	if err != nil {
 		return
 	}
-	fd, err := descriptor(conn)
+	fd, err := descriptor(conn.Conn)
 	if err != nil {
 		s.refusals.note(Overload, "from", conn.RemoteAddr(), "error", err)
 		return
@@ -232,7 +222,7 @@ func (s *Server) dispatch(ctx context.Context, end context.CancelCauseFunc) {
 		var err error
 		ready, err = s.table.poll.wait(ready)
 		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
+			if ctx.Err() == nil { // else the poll was closed
 				end(fmt.Errorf("witness server: %w", err))
 			}
 			return

@@ -195,21 +195,58 @@ func TestOldestConnectionOfANodeGoes(t *testing.T) {
 	}
 }
 
-// Strangers that fill all handshakes are turned away at once, and a node that is in stays in.
-func TestHandshakeLimit(t *testing.T) {
-	r := start(t, Limits{Handshakes: 2, Handshake: time.Minute})
-	node := r.tls(r.node)
-	if err := ask(node); err != nil {
+// Strangers that fill all handshakes keep nobody out, whether they say nothing or half of something: the one that was
+// silent for longest goes, and a node that is in stays in.
+func TestStrangersKeepNobodyOut(t *testing.T) {
+	r := start(t, Limits{Handshakes: 4, Handshake: time.Minute, HandshakeWait: 50 * time.Millisecond})
+	in := r.tls(r.node)
+	if err := ask(in); err != nil {
 		t.Fatal(err)
 	}
-	r.tcp()
-	r.tcp()
-	gone(t, r.tcp())
-	if got := r.server.Status(t.Context()).Refusals["overload"]; got == 0 {
-		t.Error("not counted")
+	var strangers []net.Conn
+	for n := range 4 {
+		stranger := r.tcp()
+		if n >= 2 {
+			if _, err := stranger.Write([]byte{22, 3, 1, 2, 0, 1}); err != nil { // a ClientHello begins
+				t.Fatal(err)
+			}
+		}
+		strangers = append(strangers, stranger)
 	}
-	if err := ask(node); err != nil {
+	for range 3 {
+		if err := ask(r.tls(r.node)); err != nil {
+			t.Errorf("a node that dials: %v", err)
+		}
+	}
+	gone(t, strangers[0])
+	r.counted(Overload, 1)
+	if err := ask(in); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who talks keeps his place: whoever comes waits a little, and is turned away.
+func TestTalkersKeepTheirPlaces(t *testing.T) {
+	places := newHandshakes(Limits{Handshakes: 1, HandshakeWait: time.Hour})
+	here, there := net.Pipe()
+	defer there.Close()
+	first := places.enter(t.Context(), here)
+	if first == nil {
+		t.Fatal("no place")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if places.enter(ended, here) != nil || first.dropped.Load() {
+		t.Error("one that was heard an instant ago lost its place")
+	}
+	second := make(chan *handshake)
+	go func() { second <- places.enter(t.Context(), here) }()
+	places.leave(first)
+	if <-second == nil {
+		t.Error("the place that became free was not given")
+	}
+	if places = newHandshakes(Limits{Handshakes: 1}); places.enter(t.Context(), here) == nil || places.enter(t.Context(), here) == nil {
+		t.Error("one that was silent for longer than patience kept its place")
 	}
 }
 

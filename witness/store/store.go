@@ -8,7 +8,7 @@
 // It refuses to guess. The file is bound to its machine: on another one, or on order, it is set aside whole and a new,
 // empty store begins, to which every old id is unknown. A register whose record does not match its checksum is
 // corrupt, not empty. After an error of write or sync the store is dead until the process is started again: what the
-// page cache says then is not what the medium holds. A file that bbolt itself cannot make sense of is an error at
+// page cache says then is not what the medium holds, so a start reads the medium (medium.go). A file that bbolt itself cannot make sense of is an error at
 // start; the way on is to set it aside by hand or by NewIdentity.
 //
 // Which site an enrolment is bound to, and which registers of it stay, is register.Site. Changes that wait at the same
@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"duet/witness/register"
 )
@@ -220,16 +219,14 @@ func openFile(path string) (db *bbolt.DB, err error) {
 			err = fmt.Errorf("store %s: damaged file: %v", path, p)
 		}
 	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait})
-	if errors.Is(err, berrors.ErrTimeout) {
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, OpenFile: openMedium})
+	if errors.Is(err, errInUse) {
 		return nil, fmt.Errorf("store %s is in use by another process", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w; restore nothing over it: move it away, and let the sites admit a new register", path, err)
 	}
-	// A process that was killed inside a commit may have left a register that can be read but is not durable, and the repeat
-	// of that request is answered without another write. So what is read is made durable first, the name too.
-	if err := errors.Join(db.Sync(), syncDir(filepath.Dir(path))); err != nil {
+	if err := syncDir(filepath.Dir(path)); err != nil { // its name is to be durable too
 		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), db.Close())
 	}
 	return db, nil

@@ -14,8 +14,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"duet/witness/register"
 )
@@ -49,93 +51,6 @@ func create(t *testing.T, s *Store, o register.Owner, site register.ID, nonce ui
 		t.Fatal(err)
 	}
 	return r
-}
-
-func TestOperations(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "registers.db")
-	s, _ := open(t, Config{Path: path, Machine: here})
-	r := create(t, s, owner, site, 1, both(1))
-	if again := create(t, s, owner, site, 1, both(9)); again != r {
-		t.Errorf("a repeated CREATE: %+v, then %+v", r, again)
-	}
-	other := create(t, s, owner, site, 2, both(1))
-	if other.RID == r.RID {
-		t.Error("two admissions, one rid")
-	}
-	if got, done, err := s.CAS(context.Background(), owner, r.RID, both(2), onlyA(3)); err != nil || done || got.Content != both(1) {
-		t.Errorf("CAS from another content: %+v %v %v", got, done, err)
-	}
-	for range 2 { // a repeat is answered as the first time
-		if got, done, err := s.CAS(context.Background(), owner, r.RID, both(1), onlyA(2)); err != nil || !done || got.Content != onlyA(2) || got.Sequence != 2 {
-			t.Errorf("CAS: %+v %v %v", got, done, err)
-		}
-	}
-	if got, done, err := s.Push(context.Background(), owner, r.RID, 2); err != nil || done || got.Content != onlyA(2) {
-		t.Errorf("PUSH of the same epoch: %+v %v %v", got, done, err)
-	}
-	if _, _, err := s.Push(context.Background(), owner, register.ID{9}, 2); !errors.Is(err, register.ErrUnknownRegister) {
-		t.Errorf("an unknown register: %v", err)
-	}
-	s.Close()
-
-	s, opened := open(t, Config{Path: path, Machine: here})
-	if opened.SetAside != "" {
-		t.Errorf("set aside on its own machine: %+v", opened)
-	}
-	if got, done, err := s.CAS(context.Background(), owner, r.RID, onlyA(2), onlyA(2)); err != nil || !done || got.Sequence != 2 {
-		t.Errorf("after opening again: %+v %v %v", got, done, err)
-	}
-	if rids, err := s.List(context.Background(), owner); err != nil || fmt.Sprint(rids) != fmt.Sprint([]register.ID{other.RID, r.RID}) {
-		t.Errorf("list: %x, %v", rids, err)
-	}
-}
-
-func TestFourNewestAreKept(t *testing.T) {
-	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
-	var made []register.ID
-	for n := range uint64(7) {
-		made = append(made, create(t, s, owner, site, n, both(1)).RID)
-	}
-	rids, err := s.List(context.Background(), owner)
-	if err != nil || len(rids) != register.PerSite || rids[0] != made[6] || rids[3] != made[3] {
-		t.Errorf("%x, %v", rids, err)
-	}
-	for i, rid := range made {
-		_, _, err := s.Push(context.Background(), owner, rid, 2)
-		if unknown := errors.Is(err, register.ErrUnknownRegister); unknown != (i < 3) {
-			t.Errorf("register %d: %v", i, err)
-		}
-	}
-}
-
-// A site belongs to one enrolment, and an enrolment to one site, unless the old one was never used or its nodes are gone.
-func TestBinding(t *testing.T) {
-	s, _ := open(t, Config{Path: filepath.Join(t.TempDir(), "r"), Machine: here})
-	first := create(t, s, owner, site, 1, register.Content{})
-	if _, err := s.Create(context.Background(), register.Owner{Name: "site-2", Keys: [2][32]byte{{3}, {4}}}, site, 1, both(1)); !errors.Is(err, register.ErrUnknownSite) {
-		t.Errorf("another enrolment takes the site: %v", err)
-	}
-	if _, _, err := s.Push(context.Background(), register.Owner{Name: "site-2"}, first.RID, 5); !errors.Is(err, register.ErrUnknownRegister) {
-		t.Errorf("another enrolment reaches the register: %v", err)
-	}
-	second := create(t, s, owner, register.ID{2}, 1, register.Content{}) // the founding began again
-	if _, _, err := s.Push(context.Background(), owner, first.RID, 5); !errors.Is(err, register.ErrUnknownRegister) {
-		t.Errorf("a register of the founding that was given up: %v", err)
-	}
-	if _, done, err := s.Push(context.Background(), owner, second.RID, 1); err != nil || !done {
-		t.Fatal(err)
-	}
-	if _, err := s.Create(context.Background(), owner, register.ID{3}, 1, register.Content{}); !errors.Is(err, register.ErrUnknownSite) {
-		t.Errorf("the site changes while it is in use: %v", err)
-	}
-	oneNew := register.Owner{Name: owner.Name, Keys: [2][32]byte{{1}, {9}}}
-	if r := create(t, s, oneNew, register.ID{2}, 2, both(2)); r.RID == second.RID {
-		t.Error("the replaced node got an old register")
-	}
-	if _, err := s.Create(context.Background(), oneNew, register.ID{3}, 1, register.Content{}); !errors.Is(err, register.ErrUnknownSite) {
-		t.Errorf("the site changes while one node stays: %v", err)
-	}
-	create(t, s, register.Owner{Name: owner.Name, Keys: [2][32]byte{{7}, {8}}}, register.ID{3}, 1, register.Content{})
 }
 
 func TestAnotherMachine(t *testing.T) {
@@ -232,6 +147,65 @@ func TestTwoProcesses(t *testing.T) {
 	if _, _, err := Open(Config{Path: path, Machine: here}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("opened twice: %v", err)
 	}
+}
+
+// What a start reads comes from the medium: nothing of the file that was in the page cache before is there afterwards,
+// but the pages that the start itself has read.
+func TestStartReadsTheMedium(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registers.db")
+	var kind unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &kind); err != nil {
+		t.Fatal(err)
+	}
+	if kind.Type == unix.TMPFS_MAGIC {
+		t.Skip("on a tmpfs the page cache is the medium")
+	}
+	s, _ := open(t, Config{Path: path, Machine: here})
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketHeader).Put([]byte("padding"), make([]byte, 4<<20))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if cached, pages := inCache(t, path); cached < pages {
+		t.Fatalf("%d of %d pages are in the cache: the test sees nothing", cached, pages)
+	}
+	open(t, Config{Path: path, Machine: here})
+	if cached, pages := inCache(t, path); cached > pages/2 {
+		t.Errorf("%d of %d pages are in the cache", cached, pages)
+	}
+}
+
+// inCache counts the pages of a file, and those in the page cache.
+func inCache(t *testing.T, path string) (cached, pages int) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapped, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mapped)
+	resident := make([]byte, (len(mapped)+os.Getpagesize()-1)/os.Getpagesize())
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mapped[0])), uintptr(len(mapped)), uintptr(unsafe.Pointer(&resident[0])))
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	for _, page := range resident {
+		cached += int(page & 1)
+	}
+	return cached, len(resident)
 }
 
 // script is what the process that dies does: every kind of change. Each is repeated as a node does that heard nothing.

@@ -188,11 +188,6 @@ func (s *Session) Seal(dst, content []byte) ([]byte, error) {
 	return s.seal(dst, content, typeApplication)
 }
 
-// Goodbye appends the record that says that nothing follows (close_notify).
-func (s *Session) Goodbye(dst []byte) ([]byte, error) {
-	return s.seal(dst, []byte{1, alertClose}, typeAlert)
-}
-
 func (s *Session) seal(dst, content []byte, kind byte) ([]byte, error) {
 	if s.dead || s.out.seq >= recordsMax || len(content) == 0 || len(content) > PlaintextMax {
 		return dst, ErrRecord

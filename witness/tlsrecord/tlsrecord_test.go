@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 	"unsafe"
@@ -99,6 +102,9 @@ func (e established) record(t testing.TB) []byte {
 // A client of crypto/tls talks to a session for a while and notices nothing.
 func TestConversation(t *testing.T) {
 	e := establish(t, []byte("said before the server was ready"))
+	if want, is := os.Getenv(wantSuite), tls.CipherSuiteName(e.state.CipherSuite); want != "" && is != want {
+		t.Fatalf("the suite is %s, want %s", is, want)
+	}
 	if got, err := e.session.Open(e.record(t)); err != nil || string(got) != "said before the server was ready" {
 		t.Fatalf("%q, %v", got, err)
 	}
@@ -131,21 +137,21 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-func TestGoodbye(t *testing.T) {
-	e := establish(t, nil)
-	sealed, err := e.session.Goodbye(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.raw.Write(sealed); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("the client heard %v", err)
+// The suites that crypto/tls chooses between: by AES in hardware, so a process that is told that it has none talks the
+// other one.
+func TestConversationWithoutAES(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestConversation$", "-test.v")
+	cmd.Env = append(os.Environ(), "GODEBUG=cpu.aes=off", wantSuite+"="+tls.CipherSuiteName(tls.TLS_CHACHA20_POLY1305_SHA256))
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestConversation")) {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-// Each suite of TLS 1.3, by the client half of the same secrets: crypto/tls chooses one by the machine.
+// wantSuite names the environment variable with the suite that TestConversation has to talk.
+const wantSuite = "TLSRECORD_WANT_SUITE"
+
+// Each suite of TLS 1.3, by the client half of the same secrets. Both halves derive alike, so this says nothing about the
+// keys: TestConversation and the vectors do.
 func TestSuites(t *testing.T) {
 	for suite, size := range map[uint16]int{tls.TLS_AES_128_GCM_SHA256: 32, tls.TLS_CHACHA20_POLY1305_SHA256: 32, tls.TLS_AES_256_GCM_SHA384: 48} {
 		client, server := bytes.Repeat([]byte{1}, size), bytes.Repeat([]byte{2}, size)
@@ -172,35 +178,66 @@ func TestSuites(t *testing.T) {
 	}
 }
 
-// The key and iv of RFC 8448 section 3, "{server} derive write traffic keys for application data", and its record.
-func TestVectorRFC8448(t *testing.T) {
-	secret := unhex(t, "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643")
-	var h half
-	if err := h.derive(tls.TLS_AES_128_GCM_SHA256, secret); err != nil {
-		t.Fatal(err)
+// Keys, iv and first records of traces that others made: RFC 8448 section 3 (the server's ticket, its record 0, is not
+// ours to make), and for the suite with SHA-384, which crypto/tls never chooses, the connection that "The Illustrated
+// TLS 1.3 Connection" takes apart (tls13.xargs.org).
+func TestVectors(t *testing.T) {
+	var fifty []byte
+	for i := range byte(50) {
+		fifty = append(fifty, i)
 	}
-	if want := unhex(t, "9f02283b6c9c07efc26bb9f2ac92e356"); !bytes.Equal(h.key[:16], want) {
-		t.Errorf("key %x, want %x", h.key[:16], want)
-	}
-	if want := unhex(t, "cf782b88dd83549aadf1e984"); !bytes.Equal(h.iv[:], want) {
-		t.Errorf("iv %x, want %x", h.iv, want)
+	for _, v := range []struct {
+		name           string
+		suite          uint16
+		client, server string // traffic secrets
+		key, iv        string // of the server
+		said, content  string // the client's record 0
+		answered       string // the server's record 1, with the same content; empty: the trace has none
+	}{
+		{
+			name: "RFC 8448", suite: tls.TLS_AES_128_GCM_SHA256,
+			client: "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5",
+			server: "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643",
+			key:    "9f02283b6c9c07efc26bb9f2ac92e356", iv: "cf782b88dd83549aadf1e984",
+			said: "1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b9819a8a5b46b395bd54a9a20441e2b62974e1f5a6292a2" +
+				"977014bd1e3deae63aeebb21694915e4", content: string(fifty),
+			answered: "17030300432e937e11ef4ac740e538ad36005fc4a46932fc3225d05f82aa1b36e30efaf97d90e6dffc602dcb501a59a8fcc49c4bf2e5" +
+				"f0a21c0047c2abf332540dd032e167c2955d",
+		},
+		{
+			name: "SHA-384", suite: tls.TLS_AES_256_GCM_SHA384,
+			client: "9e47af27cb60d818a9ea7d233cb5ed4cc525fcd74614fb24b0ee59acb8e5aa7ff8d88b89792114208fec291a6fa96bad",
+			server: "86c967fd7747a36a0685b4ed8d0e6b4c02b4ddaf3cd294aa44e9f6b0183bf911e89a189ba5dfd71fccffb5cc164901f8",
+			key:    "01f78623f17e3edcc09e944027ba3218d57c8e0db93cd3ac419309274700ac27", iv: "196a750b0c5049c0cc51a541",
+			said: "1703030015828139cb7b73aaabf5b82fbf9a2961bcde10038a32", content: "ping",
+		},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			s, err := newSession(v.suite, unhex(t, v.client), unhex(t, v.server))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if key := unhex(t, v.key); !bytes.Equal(s.out.key[:len(key)], key) || !bytes.Equal(s.out.iv[:], unhex(t, v.iv)) {
+				t.Errorf("key %x, iv %x", s.out.key, s.out.iv)
+			}
+			if got, err := s.Open(unhex(t, v.said)); err != nil || string(got) != v.content {
+				t.Errorf("the client said %q, %v", got, err)
+			}
+			s.out.seq = 1
+			if got, err := s.Seal(nil, []byte(v.content)); err != nil || v.answered != "" && !bytes.Equal(got, unhex(t, v.answered)) {
+				t.Errorf("the server's record is %x, %v", got, err)
+			}
+		})
 	}
 }
 
 func unhex(t *testing.T, text string) []byte {
 	t.Helper()
-	var out []byte
-	for i := 0; i < len(text); i += 2 {
-		out = append(out, nibble(text[i])<<4|nibble(text[i+1]))
+	out, err := hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return out
-}
-
-func nibble(c byte) byte {
-	if c >= 'a' {
-		return c - 'a' + 10
-	}
-	return c - '0'
 }
 
 // Whatever is not the next record, whole and unchanged, ends the session.

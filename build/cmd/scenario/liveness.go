@@ -101,7 +101,11 @@ func runMatrix(_ context.Context, args []string, stdout, stderr io.Writer) error
 	if len(runs) == 0 {
 		return errors.New("no line of JSON of a liveness run on standard input")
 	}
-	return scenario.Merge(scenario.Rows(), runs).WriteMatrix(stdout, scenario.Rows())
+	merged := scenario.Merge(scenario.Rows(), runs)
+	for _, text := range merged.Failed {
+		fmt.Fprintf(stderr, "failed in one of these runs, so its row is not shown: %s\n", text)
+	}
+	return merged.WriteMatrix(stdout, scenario.Rows())
 }
 
 func writeMatrix(path string, l *scenario.Liveness, rows []scenario.Row) error {

@@ -186,26 +186,25 @@ func TestKilledInAStorm(t *testing.T) {
 	for i, c := range clients {
 		running.Go(func() { failed <- storm(ctx, c, register.ID{byte(i + 1)}, &answered) })
 	}
-	for round := range rounds {
-		for want := answered.Load() + answersPerRound; answered.Load() < want; {
+	more := func(answers int64) { // waits for so many
+		t.Helper()
+		from, limit := answered.Load(), time.After(time.Minute)
+		for answered.Load() < from+answers {
 			select {
 			case err := <-failed:
 				t.Fatal(err)
 			case <-time.After(time.Millisecond):
-			case <-t.Context().Done():
-				t.Fatalf("round %d: only %d answers", round, answered.Load())
+			case <-limit:
+				t.Fatalf("only %d of %d answers", answered.Load()-from, answers)
 			}
 		}
+	}
+	for range rounds {
+		more(answersPerRound)
 		p.kill()
 		p.start()
 	}
-	for want := answered.Load() + sites; answered.Load() < want; {
-		select {
-		case err := <-failed:
-			t.Fatal(err)
-		case <-time.After(time.Millisecond):
-		}
-	}
+	more(sites)
 	cancel()
 	running.Wait()
 	for range sites {

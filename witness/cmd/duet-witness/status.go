@@ -43,14 +43,27 @@ func openDoor(data string) (door, error) {
 	return door{ln}, nil
 }
 
-// serve tells one caller after another.
+const doorPause = 100 * time.Millisecond // after an error of the listener, no open file left for example: it passes
+
+// serve tells one caller after another until ctx ends.
 func (d door) serve(ctx context.Context, s *server.Server, log *slog.Logger) {
 	stop := context.AfterFunc(ctx, func() { _ = d.ln.Close() }) // removes the socket too
 	defer stop()
 	for {
 		conn, err := d.ln.Accept()
-		if err != nil {
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if err == nil {
+				_ = conn.Close()
+			}
 			return
+		}
+		if err != nil {
+			log.Warn("nobody can ask for the status now", "error", err)
+			select {
+			case <-time.After(doorPause):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		limited, cancel := context.WithTimeout(ctx, doorLimit)
 		_ = conn.SetDeadline(time.Now().Add(doorLimit))
