@@ -23,6 +23,7 @@ var Packages = []Package{
 	{"libvirt-daemon-driver-qemu", "virtual machines"},
 	{"libvirt-clients", "virsh, for people in a node"},
 	{"qemu-system-x86", "virtual machines (TCG)"},
+	{"qemu-system-common", "qemu-storage-daemon: what the mirror is measured against"},
 	{"qemu-utils", "qemu-img and qemu-io: judges of the NBD server"},
 	{"linux-image-cloud-amd64", "kernel of the tiny guest"},
 	{"fio", "load with verification"},
