@@ -52,7 +52,7 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	say("seed %d, %d rounds of %v, legs of %d MiB; %v", o.seed, o.rounds, o.length, o.mib, f.Machine)
 	var subjects []*subject
 	for _, name := range names {
-		s, err := b.make(ctx, name)
+		s, err := b.prepare(ctx, name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -64,7 +64,7 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 		subjects = append(subjects, s)
 	}
 	var all []cells
-	order := rand.New(rand.NewPCG(o.seed, 0)) //nolint:gosec // a seed that repeats is what is wanted
+	order := rand.New(rand.NewPCG(o.seed, 0))
 	for _, j := range todo {
 		some, err := b.job(ctx, j, subjects, order, say)
 		if err != nil {

@@ -72,8 +72,8 @@ func (b *bench) allocate(name string, mib int) (string, error) {
 	return path, errors.Join(f.Truncate(int64(mib)<<20), f.Close())
 }
 
-// make prepares a subject by its name.
-func (b *bench) make(ctx context.Context, name string) (*subject, error) {
+// prepare starts a subject by its name.
+func (b *bench) prepare(ctx context.Context, name string) (*subject, error) {
 	switch name {
 	case raw:
 		return b.raw(raw, b.volumes)
