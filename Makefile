@@ -15,7 +15,7 @@ N          ?= 100
 SEED       ?= 0
 NAME       ?= demo
 
-.PHONY: help deps binaries run demo soak liveness chaos test test-nbd check race fuzz explore explore-long lint clean bench-witness witness-binaries
+.PHONY: help deps binaries run demo soak liveness chaos test test-nbd check race fuzz explore explore-long lint clean bench-witness bench-mirror bench-mirror-gate bench-mirror-binaries witness-binaries
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,20 @@ bench-witness: ## what one witness costs with 10,000 sites (root, two minutes); 
 	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/duet-witness ./witness/cmd/duet-witness
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-witness ./build/bench/witness
 	@bin/bench-witness
+
+# ARGS of the benchmark: '-jobs list' names the jobs, -rounds, -seconds, -subjects, -seed, '-profile DIR', '-update docs/performance.md'.
+ARGS       ?=
+
+bench-mirror: deps bench-mirror-binaries ## what mirroring costs, in the raw disk and in QEMU's mirrors (root, 20 minutes); one line of JSON
+	@bin/bench-mirror $(ARGS)
+
+bench-mirror-gate: deps bench-mirror-binaries ## its gates alone, half a minute: CPU per write against QEMU's quorum, no 40 ms plateau
+	@bin/bench-mirror -gate -rounds 2 -seconds 1.5 -mib 128 $(ARGS)
+
+bench-mirror-binaries:
+	@mkdir -p bin
+	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/ ./replication/cmd/duet-mirrord
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-mirror ./build/bench/mirror
 
 witness-binaries: ## static duet-witness for amd64, arm64 and armv6 into bin/witness/
 	@mkdir -p bin/witness
