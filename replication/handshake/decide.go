@@ -22,6 +22,7 @@ type How uint8
 const (
 	ByMap    How = iota + 1 // the dirty maps and blocks in flight of both legs
 	ByDigest                // the whole volume by digest per block; only differences are sent
+	ByHot                   // as ByMap, and what the activity logs name by digest
 )
 
 // Decision is the answer. Source is meant for InSync (who sends again), Found, Copy and Sole.
@@ -172,16 +173,24 @@ func excluded(x, s Leg) Decision {
 	case x.Current.IsZero():
 		return begun("H6e", x, s)
 	case x.Current == s.Base || x.Current == s.Current:
-		if x.Clean && s.Clean {
-			return copyFrom("H6b", s.Node, ByMap)
-		}
-		return copyFrom("H6b", s.Node, ByDigest)
+		return copyFrom("H6b", s.Node, howMuch(x, s))
 	case s.knows(x.Current):
 		return copyFrom("H6c", s.Node, ByDigest)
 	case x.knows(s.Current), !x.Base.IsZero() && x.Base == s.Base, common(x, s):
 		return refuse("H6d", "REPL-2003", "both legs were written without the other")
 	}
 	return begun("H6e", x, s)
+}
+
+// howMuch is the least that finds every difference between two legs of one history.
+func howMuch(x, y Leg) How {
+	switch {
+	case x.Clean && y.Clean:
+		return ByMap
+	case x.bounded() && y.bounded():
+		return ByHot
+	}
+	return ByDigest
 }
 
 // begun lets an interrupted first resync go on: such a leg has no generation of its own, but it records whose
@@ -216,9 +225,9 @@ func both(a, b Leg, owner uint8) Decision {
 	case a.Current != b.Current || a.Current.IsZero():
 		return refuse("H7a", "REPL-2004", "both legs should hold every write, but their generations differ")
 	case o.Unconfirmed && o.readable():
-		return copyFrom("H7b", o.Node, ByDigest)
+		return copyFrom("H7b", o.Node, howMuch(o, p))
 	case p.Unconfirmed && p.readable():
-		return copyFrom("H7b", p.Node, ByDigest)
+		return copyFrom("H7b", p.Node, howMuch(o, p))
 	case o.readable() && !p.readable():
 		return copyFrom("H7c", o.Node, ByDigest)
 	case p.readable() && !o.readable():
@@ -226,7 +235,7 @@ func both(a, b Leg, owner uint8) Decision {
 	case !o.readable():
 		return refuse("H7c", "REPL-2002", "neither leg is up to date")
 	case !o.Clean || !p.Clean:
-		return copyFrom("H7d", direction(o, p), ByDigest)
+		return copyFrom("H7d", direction(o, p), howMuch(o, p))
 	case o.DirtyBlocks != 0 || p.DirtyBlocks != 0:
 		if o.DirtyBlocks == 0 {
 			return copyFrom("H7e", p.Node, ByDigest)

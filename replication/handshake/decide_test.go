@@ -33,6 +33,7 @@ func becoming(g Generation) func(*Leg) {
 }
 func unclean(l *Leg)     { l.Clean = false }
 func rebooted(l *Leg)    { l.Clean, l.Rebooted = false, true }
+func crashed(l *Leg)     { l.Clean, l.HotKnown = false, true }
 func unconfirmed(l *Leg) { l.Unconfirmed = true }
 func dirty(l *Leg)       { l.DirtyBlocks = 3 }
 func inFlight(l *Leg)    { l.InFlightBlocks = 2 }
@@ -78,6 +79,9 @@ var rows = []struct {
 	{"H6b current", leg(0), leg(1), onlyA, 1, "copy H6b a map"},
 	{"H6b target crashed", leg(0, current(g2), base(g1)), leg(1, unclean), onlyA, 0, "copy H6b a digest"},
 	{"H6b source crashed", leg(0, current(g2), base(g1), unclean), leg(1), onlyA, 0, "copy H6b a digest"},
+	{"H6b target crashed with its log", leg(0, current(g2), base(g1)), leg(1, crashed), onlyA, 0, "copy H6b a hot"},
+	{"H6b source crashed with its log", leg(0, current(g2), base(g1), crashed), leg(1), onlyA, 0, "copy H6b a hot"},
+	{"H6b one log lost", leg(0, current(g2), base(g1), crashed), leg(1, unclean), onlyA, 0, "copy H6b a digest"},
 	{"H6b by b", leg(0), leg(1, current(g2), base(g1)), onlyB, 0, "copy H6b b map"},
 	{"H6c", leg(0, current(g3), base(g2), knows(g2, g1)), leg(1), onlyA, 0, "copy H6c a digest"},
 	{"H6c begun", leg(0, current(g3), base(g2)), leg(1, becoming(g2)), onlyA, 0, "copy H6c a digest"},
@@ -87,7 +91,11 @@ var rows = []struct {
 	{"H6e", leg(0, current(g2)), leg(1, current(g3)), onlyA, 0, "refused H6e REPL-2001"},
 	{"H6e foreign copy", leg(0, current(g2)), leg(1, becoming(g3)), onlyA, 0, "refused H6e REPL-2001"},
 	{"H7a", leg(0), leg(1, current(g2)), pair, 0, "refused H7a REPL-2004"},
-	{"H7b", leg(0), leg(1, unconfirmed), pair, 0, "copy H7b b digest"},
+	{"H7b", leg(0), leg(1, unconfirmed), pair, 0, "copy H7b b map"},
+	{"H7b target crashed", leg(0, crashed), leg(1, unconfirmed), pair, 0, "copy H7b b hot"},
+	{"H7b log lost", leg(0, unclean), leg(1, unconfirmed), pair, 0, "copy H7b b digest"},
+	{"H7d with logs", leg(0, crashed), leg(1, crashed), pair, 1, "copy H7d b hot"},
+	{"H7d ran through beside a log", leg(0), leg(1, crashed), pair, 0, "copy H7d a hot"},
 	{"H7c", leg(0), leg(1, state(Inconsistent)), pair, 1, "copy H7c a digest"},
 	{"H7c neither", leg(0, state(Inconsistent)), leg(1, state(Inconsistent)), pair, 1, "refused H7c REPL-2002"},
 	{"H7d owner ran through", leg(0), leg(1, rebooted), pair, 0, "copy H7d a digest"},
@@ -118,7 +126,7 @@ func text(d Decision) string {
 	case Refused:
 		return fmt.Sprintf("refused %s %s", d.Row, d.Code)
 	case Copy:
-		return fmt.Sprintf("copy %s %s %s", d.Row, who, map[How]string{ByMap: "map", ByDigest: "digest"}[d.How])
+		return fmt.Sprintf("copy %s %s %s", d.Row, who, map[How]string{ByMap: "map", ByDigest: "digest", ByHot: "hot"}[d.How])
 	}
 	return "?"
 }

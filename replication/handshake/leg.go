@@ -6,9 +6,9 @@
 // when they contradict the grant. It never answers with a source outside Legs, and it never guesses: what it
 // cannot explain is refused with a fault code and both legs stay as they are.
 //
-// There is no activity log yet. A leg that was not closed cleanly therefore counts every extent as possibly
-// different, and where the specification unites hot sets this package answers ByDigest, which compares the
-// whole volume and sends only the blocks that differ. With the log, only How becomes finer, never Source.
+// A leg that was not closed cleanly may differ in the extents that its activity log names, as long as that log could be
+// read whole: ByHot compares what either log names, besides the dirty maps. A log that was lost makes the whole volume
+// suspect: ByDigest. The log changes How, never Source.
 //
 // Clean is the one word for what the specification calls "ran through" and "closed cleanly": every block in
 // which this leg may differ from the other is known, in the dirty map or in flight. Both cases know the
@@ -62,6 +62,7 @@ type Leg struct {
 	History           []Generation // newest first
 	SyncSource        Generation   // while inconsistent
 	Clean             bool         // see the package comment
+	HotKnown          bool         // not clean, but the activity log names every extent that may differ beyond the dirty map
 	Rebooted          bool         // unclean, and the node booted since the leg was opened
 	Unconfirmed       bool         // "I am source, end not confirmed"
 	DirtyBlocks       uint64
@@ -76,6 +77,9 @@ func (l Leg) knows(g Generation) bool {
 	}
 	return slices.Contains(l.History, g)
 }
+
+// bounded says that all in which the leg may differ is known: dirty, in flight, or named by its activity log.
+func (l Leg) bounded() bool { return l.Clean || l.HotKnown }
 
 // readable says that the leg's data may be the source of a copy.
 func (l Leg) readable() bool { return l.State == UpToDate }

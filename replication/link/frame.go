@@ -22,6 +22,7 @@ const (
 	Progress    Type = 7  // a source's volumes are proved, JSON
 	Finish      Type = 8  // make the result of the copy durable, JSON
 	Done        Type = 9  // both sides are durable, JSON
+	Hot         Type = 11 // extents that the target's activity log names, u32 each; before its Map
 	Returned    Type = 10 // the coordinator has reported the return of a leg and holds, JSON
 	Write       Type = 16 //
 	Zero        Type = 17 //

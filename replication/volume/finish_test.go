@@ -9,6 +9,7 @@ import (
 	"duet/replication/block"
 	"duet/replication/block/crashdev"
 	"duet/replication/control"
+	"duet/replication/handshake"
 	"duet/replication/link"
 	"duet/replication/meta"
 	"duet/replication/volume/stage"
@@ -21,7 +22,7 @@ func newLeg(t *testing.T, state meta.State) (v *Volume, md *crashdev.Device) {
 	t.Helper()
 	id, md := meta.ID{1}, crashdev.New(meta.SizeFor(testBytes))
 	err := meta.Format(md, meta.Superblock{
-		Site: meta.ID{2}, Volume: id, VolumeBytes: testBytes, State: state, Current: meta.Generation{Epoch: 1, Nonce: 1},
+		Site: meta.ID{2}, Volume: id, VolumeBytes: testBytes, State: state, Current: meta.Generation{Epoch: 1, Nonce: 1}, Flags: meta.FlagOpen,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func finishedSource(t *testing.T, l *link.Lane) (*Volume, Right) {
 	v.Grant(r, 0)
 	v.awaitStage(t, stage.Alone)
 	v.LaneUp(l, 1)
-	s, err := v.BeginSource(l, false, true)
+	s, err := v.BeginSource(l, handshake.ByMap, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +152,7 @@ func TestFailedStaysFailed(t *testing.T) {
 	v.Grant(Right{Mode: control.Solo, Epoch: 2, Session: 7, Legs: 1}, 0)
 	v.awaitStage(t, stage.Alone)
 	v.LaneUp(&l, 1)
-	s, err := v.BeginSource(&l, false, true)
+	s, err := v.BeginSource(&l, handshake.ByMap, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +176,7 @@ func TestNothingStaysMarkedAfterTheEnd(t *testing.T) {
 	v.Grant(Right{Mode: control.Solo, Epoch: 2, Session: 7, Legs: 1}, 0)
 	v.awaitStage(t, stage.Alone)
 	v.LaneUp(&l, 1)
-	s, err := v.BeginSource(&l, false, true)
+	s, err := v.BeginSource(&l, handshake.ByMap, true)
 	if err != nil {
 		t.Fatal(err)
 	}

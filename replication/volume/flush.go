@@ -215,7 +215,7 @@ func (v *Volume) background() {
 	defer v.wg.Done()
 	tick := time.NewTicker(peerFlushEvery / 4)
 	defer tick.Stop()
-	flushed, stored := time.Now(), time.Now()
+	flushed, stored, cooled := time.Now(), time.Now(), time.Now()
 	for {
 		select {
 		case <-v.ctx.Done():
@@ -234,6 +234,10 @@ func (v *Volume) background() {
 					_ = v.legError("dirty map", err) //nolint:errcheck // recorded and held
 				}
 				stored = now
+			}
+			if now.Sub(cooled) >= coolEvery {
+				v.meta.Cool()
+				cooled = now
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func (v *Volume) Record() (l handshake.Leg, ok bool) {
 		State: handshake.State(s.State), Zeroed: s.Flags&meta.FlagZeroed != 0,
 		Current: handshake.Generation(s.Current), Base: handshake.Generation(s.Base),
 		SyncSource: handshake.Generation(s.SyncSource),
-		Clean:      v.clean, Rebooted: v.rebooted,
+		Clean:      v.clean, HotKnown: !v.clean && v.hotKnown(), Rebooted: v.rebooted,
 		Unconfirmed:    s.ResyncFlags&meta.ResyncUnconfirmed != 0,
 		DirtyBlocks:    uint64(v.meta.Dirty().Count()),
 		InFlightBlocks: v.inFlight(),
@@ -43,6 +43,12 @@ func (v *Volume) Record() (l handshake.Leg, ok bool) {
 		l.History = append(l.History, handshake.Generation(g))
 	}
 	return l, true
+}
+
+// hotKnown: map pages that could not be trusted make the map useless, as a lost log does. The caller holds mu.
+func (v *Volume) hotKnown() bool {
+	_, known := v.meta.Hot()
+	return known && v.meta.BadPages() == 0
 }
 
 func (v *Volume) inFlight() uint64 {
@@ -158,6 +164,9 @@ func (v *Volume) finish(l *link.Lane, role stage.Role, r Result, change func(*me
 	if err == nil {
 		err = v.meta.StoreDirty()
 	}
+	if err == nil {
+		err = v.meta.Reconciled()
+	}
 	if err != nil {
 		return v.legError("end of the copy", err)
 	}
@@ -226,16 +235,13 @@ func (v *Volume) Close() error {
 
 // closeClean needs the lane to be down: no request of the other node is in flight.
 func (v *Volume) closeClean() error {
-	if err := v.data.Sync(); err != nil {
-		return fmt.Errorf("sync at close: %w", err)
-	}
 	v.mu.Lock()
 	v.unsyncedToDirtyIfAlone()
 	v.mu.Unlock()
-	if err := v.meta.StoreDirty(); err != nil {
-		return fmt.Errorf("dirty map at close: %w", err)
+	if err := v.meta.CloseLog(); err != nil {
+		return fmt.Errorf("clean close: %w", err)
 	}
-	return v.meta.Change(func(s *meta.Superblock) { s.Flags &^= meta.FlagOpen })
+	return nil
 }
 
 // unsyncedToDirtyIfAlone: a target that lost power later brings back what it had not synced.

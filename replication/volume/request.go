@@ -8,6 +8,7 @@ import (
 
 	"duet/replication/block"
 	"duet/replication/link"
+	"duet/replication/meta"
 	"duet/replication/volume/stage"
 )
 
@@ -265,12 +266,7 @@ func (v *Volume) issue(q *request) bool {
 			v.sendCatching(q, f)
 		}
 	}
-	var err error
-	if q.zero {
-		err = v.data.Zero(q.off, q.n, durability(q.fua))
-	} else {
-		err = v.data.WriteAt(q.p, q.off, durability(q.fua))
-	}
+	err := v.put(q.p, q.off, q.n, durability(q.fua))
 	peerDone := true
 	if peer != nil {
 		peerDone = <-peer
@@ -280,6 +276,19 @@ func (v *Volume) issue(q *request) bool {
 		return false
 	}
 	return peerDone
+}
+
+// put writes on this leg, p or zeroes, when the activity log has the extents (O1).
+func (v *Volume) put(p []byte, off, n int64, d block.Durability) error {
+	first, last := off/meta.ExtentBytes, (off+n-1)/meta.ExtentBytes
+	if err := v.meta.Begin(first, last); err != nil {
+		return err
+	}
+	defer v.meta.End(first, last)
+	if p == nil {
+		return v.data.Zero(off, n, d)
+	}
+	return v.data.WriteAt(p, off, d)
 }
 
 // peerWrote takes the peer's answer to a paired write.

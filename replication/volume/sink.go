@@ -3,9 +3,12 @@ package volume
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"duet/replication/block"
+	"duet/replication/handshake"
 	"duet/replication/link"
 	"duet/replication/meta"
 	"duet/replication/volume/stage"
@@ -27,8 +30,8 @@ type sink struct {
 // BeginSink makes this leg the target of a copy on lane l. excluded: this leg is outside Legs, so it is durably
 // inconsistent before the first block arrives (O7). A leg inside Legs keeps its state: until the copy ends either
 // version of a suspect block is a legal one (replication.md 10.1). The map goes out when that is recorded, and
-// the source sends nothing before it has the map. byDigest: every block may differ.
-func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded, byDigest bool) error {
+// the source sends nothing before it has the map.
+func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded bool, how handshake.How) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.lane != l || v.facts.Failed || v.closed {
@@ -42,14 +45,14 @@ func (v *Volume) BeginSink(l *link.Lane, from meta.Generation, excluded, byDiges
 	v.count.beginCopy()
 	v.wake()
 	v.wg.Go(func() {
-		if err := v.prepareSink(ctx, l, from, excluded, byDigest); err != nil {
+		if err := v.prepareSink(ctx, l, from, excluded, how); err != nil {
 			l.Close(fmt.Errorf("target of volume %s: %w", v.ID, err))
 		}
 	})
 	return nil
 }
 
-func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Generation, excluded, byDigest bool) error {
+func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Generation, excluded bool, how handshake.How) error {
 	if err := v.until(ctx, func() bool { return len(v.active) == 0 }); err != nil {
 		return nil // the copy is over, not the lane
 	}
@@ -71,9 +74,35 @@ func (v *Volume) prepareSink(ctx context.Context, l *link.Lane, from meta.Genera
 	v.mu.Lock()
 	v.suspectToDirty()
 	v.unsyncedToDirty()
-	v.countDirty(byDigest)
+	hot := v.hot(how)
+	v.countDirty(hot.bytes(v.size))
 	v.mu.Unlock()
+	v.sendHot(l, hot)
 	v.sendMap(l)
+	return nil
+}
+
+// sendHot tells the source which extents to compare.
+func (v *Volume) sendHot(l *link.Lane, hot extents) {
+	for list := range slices.Chunk(hot.list, link.MaxPayload/8) {
+		p := make([]byte, 0, 4*len(list))
+		for _, e := range list {
+			p = binary.LittleEndian.AppendUint32(p, uint32(e))
+		}
+		l.Send(&link.Frame{Type: link.Hot, Volume: v.handleNow(), Payload: p}, nil)
+	}
+}
+
+// takeHot adds what the target's log names to what is compared.
+func (v *Volume) takeHot(s *source, f *link.Frame) error {
+	n := meta.Extents(v.size)
+	for p := f.Payload; len(p) >= 4; p = p[4:] {
+		e := int64(binary.LittleEndian.Uint32(p))
+		if e >= n {
+			return fmt.Errorf("%w: hot extent %d of %d", link.ErrFrame, e, n)
+		}
+		s.theirs = append(s.theirs, e)
+	}
 	return nil
 }
 
@@ -145,12 +174,16 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 	case link.Flush:
 		v.spawn(func() { l.Ack(f.Request, v.syncStatus()) })
 		return drop(f, nil)
-	case link.Map, link.DigestReply, link.BarrierDone, link.LeavesReply:
+	case link.Hot, link.Map, link.DigestReply, link.BarrierDone, link.LeavesReply:
 		if copying == nil {
 			return drop(f, nil) // of a copy that was given up
 		}
-		if f.Type == link.Map {
+		switch f.Type {
+		case link.Hot:
+			return drop(f, v.takeHot(copying, f))
+		case link.Map:
 			return drop(f, v.takeMap(copying, f))
+		default:
 		}
 		return drop(f, copying.answer(f))
 	case link.Digest, link.Barrier, link.Leaves:
@@ -217,13 +250,7 @@ func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error
 }
 
 func (v *Volume) write(f *link.Frame, off, n int64) uint32 {
-	var err error
-	if f.Type == link.Zero {
-		err = v.data.Zero(off, n, durability(f.Flags&link.FUA != 0))
-	} else {
-		err = v.data.WriteAt(f.Payload, off, durability(f.Flags&link.FUA != 0))
-	}
-	if err != nil {
+	if err := v.put(f.Payload, off, n, durability(f.Flags&link.FUA != 0)); err != nil {
 		_ = v.legError("write", err) //nolint:errcheck // told by the status
 		return statusFailed
 	}

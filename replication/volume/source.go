@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"duet/replication/block"
+	"duet/replication/handshake"
 	"duet/replication/link"
 	"duet/replication/meta"
 	"duet/replication/volume/stage"
@@ -31,10 +33,11 @@ type source struct {
 	lane   *link.Lane
 	ctx    context.Context
 	cancel context.CancelFunc
-	digest bool // compare the whole volume
-	live   bool // requests go on meanwhile
-	keep   bool // both legs count: record "end not confirmed"
-	proof  bool // Hold and Prove follow
+	how    handshake.How
+	theirs []int64 // extents that the target's activity log names; complete when mapped is closed
+	live   bool    // requests go on meanwhile
+	keep   bool    // both legs count: record "end not confirmed"
+	proof  bool    // Hold and Prove follow
 
 	mapped  chan struct{} // the target's map arrived
 	mapOnce sync.Once
@@ -54,7 +57,7 @@ type replyKey struct {
 type Source struct{ *source }
 
 // BeginSource makes this leg the source on lane l. From here the stage follows the copy; Run does the work.
-func (v *Volume) BeginSource(l *link.Lane, byDigest, proof bool) (*Source, error) {
+func (v *Volume) BeginSource(l *link.Lane, how handshake.How, proof bool) (*Source, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.lane != l || v.facts.Failed || v.closed {
@@ -64,7 +67,7 @@ func (v *Volume) BeginSource(l *link.Lane, byDigest, proof bool) (*Source, error
 	v.facts.InStep = false
 	ctx, cancel := context.WithCancel(v.ctx)
 	s := &source{
-		v: v, lane: l, ctx: ctx, cancel: cancel, digest: byDigest, proof: proof,
+		v: v, lane: l, ctx: ctx, cancel: cancel, how: how, proof: proof,
 		live: v.facts.Self && !v.facts.Peer, keep: v.facts.Peer,
 		mapped: make(chan struct{}), replies: map[replyKey]chan []byte{},
 	}
@@ -95,20 +98,58 @@ func (s *source) Run() error {
 	}
 	v.mu.Lock()
 	v.suspectToDirty()
-	v.countDirty(s.digest)
+	hot := v.hot(s.how)
+	hot.add(s.theirs)
+	v.countDirty(hot.bytes(v.size))
 	v.mu.Unlock()
 	if !s.setPhase(stage.Copying) {
 		return errCopyOver
 	}
-	if s.digest {
-		if err := s.compare(func(int64) bool { return true }); err != nil {
-			return err
-		}
+	if err := s.compare(hot.has); err != nil {
+		return err
 	}
 	if err := s.converge(); err != nil {
 		return err
 	}
 	return s.settleLeaves()
+}
+
+// extents are those whose blocks are compared before a copy.
+type extents struct {
+	all  bool
+	list []int64 // ascending
+}
+
+// hot is what this leg makes suspect in a copy of that kind. The caller holds mu.
+func (v *Volume) hot(how handshake.How) extents {
+	if how == handshake.ByDigest {
+		return extents{all: true}
+	}
+	list, known := v.meta.Hot()
+	return extents{all: !known, list: list}
+}
+
+func (x *extents) add(list []int64) {
+	x.list = append(x.list, list...)
+	slices.Sort(x.list)
+	x.list = slices.Compact(x.list)
+}
+
+func (x *extents) has(e int64) bool {
+	_, found := slices.BinarySearch(x.list, e)
+	return x.all || found
+}
+
+// bytes that they have in a volume of a size.
+func (x *extents) bytes(size int64) int64 {
+	if x.all {
+		return size
+	}
+	n := int64(0)
+	for _, e := range x.list {
+		n += min(meta.ExtentBytes, size-e*meta.ExtentBytes)
+	}
+	return n
 }
 
 // record notes the direction before the first block is sent: after a crash the copy goes on the same way (row H7b).

@@ -58,7 +58,8 @@ const (
 	MaxRequest       = 1 << 20         // one request; the NBD server splits larger ones
 	peerFlushEvery   = time.Second     // bounds the unsynced set (replication.md section 5)
 	peerFlushBytes   = 64 << 20        // the same, by volume of writes
-	storeDirtyEvery  = 5 * time.Second // lazily while alone: an unclean leg is compared whole anyway
+	storeDirtyEvery  = 5 * time.Second // lazily while alone: what is hot counts as dirty after a crash
+	coolEvery        = 5 * time.Second // extents not written for so long leave the activity log
 	digestRead       = 1 << 20         // one read for a digest
 	maxProofRounds   = 3               // then the copy fails: something loses writes
 	staleLeavesLimit = 8               // extents that may be digested while writes are held
@@ -168,14 +169,10 @@ func (c *counters) beginCopy() {
 	c.digest.Store(0)
 }
 
-// countDirty notes what a copy begins with: marked on either leg as far as this one knows, or everything.
-func (v *Volume) countDirty(byDigest bool) {
-	if byDigest {
-		v.count.dirtyAtStart.Store(v.size)
-		v.count.uncompared.Store(v.size)
-	} else {
-		v.count.dirtyAtStart.Store(v.meta.Dirty().Count() * Block)
-	}
+// countDirty notes what a copy begins with: marked on either leg as far as this one knows, and what is to be compared.
+func (v *Volume) countDirty(compared int64) {
+	v.count.dirtyAtStart.Store(min(v.size, v.meta.Dirty().Count()*Block+compared))
+	v.count.uncompared.Store(compared)
 }
 
 // New makes a volume whose leg does not exist yet: everything is held.
@@ -202,6 +199,9 @@ func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 		return fmt.Errorf("leg of volume %s found at the place of %s", s.Volume, v.ID)
 	case int64(s.VolumeBytes) != v.size || data.Size() < v.size:
 		return fmt.Errorf("leg of %d bytes, the volume has %d", s.VolumeBytes, v.size)
+	}
+	if err := m.StartLog(data); err != nil {
+		return fmt.Errorf("activity log: %w", err)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -458,6 +458,7 @@ func (v *Volume) recordExclusion(r Right) error {
 	v.unsyncedToDirty()
 	v.unsynced.Clear(0, v.unsynced.Blocks())
 	v.suspectToDirty()
+	v.hotToDirty()
 	boot := v.bootToRecord()
 	v.mu.Unlock()
 	err := v.change(func(s *meta.Superblock) {
@@ -473,10 +474,27 @@ func (v *Volume) recordExclusion(r Right) error {
 	if err == nil {
 		err = v.meta.StoreDirty()
 	}
+	if err == nil {
+		err = v.meta.Reconciled() // the map has it now
+	}
 	if err != nil {
 		return v.legError("record of the exclusion", err)
 	}
 	return nil
+}
+
+// hotToDirty: what was hot at a crash may be missing at the other leg, or be there and missing here: this leg's version
+// stands now.
+func (v *Volume) hotToDirty() {
+	hot, known := v.meta.Hot()
+	dirty := v.meta.Dirty()
+	if !known {
+		dirty.Set(0, dirty.Blocks())
+	}
+	for _, e := range hot {
+		from := e * meta.BlocksPerExtent
+		dirty.Set(from, min(meta.BlocksPerExtent, dirty.Blocks()-from))
+	}
 }
 
 func (v *Volume) suspectToDirty() {

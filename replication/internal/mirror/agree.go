@@ -405,7 +405,7 @@ func (m *Mirror) begin(e *entry, d handshake.Decision, p purpose) error {
 	}
 	e.returning = p == toReturn
 	excluded := !control.Set(e.mine.Leg.Right.Legs).Has(m.config.Node)
-	return e.vol.BeginSink(m.lane, meta.Generation(e.theirs.Leg.Current), excluded, d.How == handshake.ByDigest)
+	return e.vol.BeginSink(m.lane, meta.Generation(e.theirs.Leg.Current), excluded, d.How)
 }
 
 func encode(v any) []byte {

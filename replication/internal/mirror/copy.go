@@ -158,7 +158,7 @@ func (m *Mirror) copyMessage(l *link.Lane, f *link.Frame) error {
 
 // beginSource makes this node the source of a volume. The caller holds mu.
 func (m *Mirror) beginSource(e *entry, d handshake.Decision, p purpose) error {
-	s, err := e.vol.BeginSource(m.lane, d.How == handshake.ByDigest, p != toServe)
+	s, err := e.vol.BeginSource(m.lane, d.How, p != toServe)
 	if err != nil {
 		return err
 	}

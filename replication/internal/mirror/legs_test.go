@@ -266,3 +266,34 @@ func TestReturnIsReportedByTheTargetLast(t *testing.T) {
 		t.Fatalf("%x", got[:4])
 	}
 }
+
+// Proves: replication.md sections 6 and 10.1. After a crash of either daemon only what the activity logs name is compared,
+// however large the volume is, and the volume serves again; the same holds for a target that was away.
+func TestOnlyHotExtentsAreComparedAfterACrash(t *testing.T) {
+	p := newPair(t)
+	p.size = 256 << 20
+	for _, h := range p.nodes {
+		h.start()
+	}
+	p.serve(1, 11)
+	for n := range control.Node(2) {
+		for _, h := range p.nodes {
+			h.awaitStage("paired")
+		}
+		a := p.nodes[0]
+		for i := range int64(3) {
+			a.write(i*20<<20, byte(i+1), 4096)
+		}
+		x := p.nodes[n]
+		x.crash()
+		x.start()
+		x.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3})
+		for _, h := range p.nodes {
+			h.awaitStage("paired")
+			if c := h.vol().Status().Copy; c.DigestBytes > 3*4<<20 || c.DigestBytes == 0 {
+				t.Errorf("crash of %c, node %c: %+v", 'a'+n, 'a'+h.node, c)
+			}
+		}
+	}
+	p.sameLegs()
+}

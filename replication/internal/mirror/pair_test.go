@@ -188,6 +188,7 @@ type pair struct {
 	nodes [2]*host
 	log   *slog.Logger
 	clock func() int64
+	size  int64 // of the volume
 
 	differences atomic.Int64 // proofs that found the legs different: a bug in the copy, where no drive lies
 }
@@ -198,7 +199,7 @@ func newPair(t *testing.T) *pair {
 	if os.Getenv("DUET_TEST_LOG") != "" {
 		out = os.Stderr
 	}
-	p := &pair{t: t, port: freePort(t), log: slog.New(slog.NewTextHandler(out, nil)), clock: volume.Boottime}
+	p := &pair{t: t, port: freePort(t), log: slog.New(slog.NewTextHandler(out, nil)), clock: volume.Boottime, size: testSize}
 	for n := range p.nodes {
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
@@ -262,7 +263,7 @@ func (h *host) config() control.Config {
 		IdentityPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 		PeerKey:     h.p.nodes[h.node^1].key.Public().(ed25519.PublicKey),
 		Paths:       []control.Path{{Name: "mirror0", Local: addresses[h.node], Peer: addresses[h.node^1]}},
-		Volumes:     []control.VolumeConfig{{ID: testVolume, Name: "disk", SizeBytes: testSize}},
+		Volumes:     []control.VolumeConfig{{ID: testVolume, Name: "disk", SizeBytes: h.p.size}},
 	}
 }
 
