@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"duet/replication/block"
 	"duet/replication/handshake"
@@ -18,11 +19,19 @@ import (
 
 // Limits of a copy.
 const (
-	pieceBytes    = 256 << 10 // one RESYNC: locked, read, enqueued, unlocked
-	digestBytes   = 16        // of SHA-256, per block: CRC32C is too weak to skip a copy
-	digestWindow  = 4         // extents compared ahead
-	passPieces    = 64        // looked for at a time; fewer: requests need to be held only for a moment
-	mapChunkBytes = 32 << 10  // of dirty bits, per MAP frame
+	pieceBytes   = 256 << 10 // one RESYNC: locked, read, enqueued, unlocked
+	digestBytes  = 16        // of SHA-256, per block: CRC32C is too weak to skip a copy
+	digestWindow = 4         // extents compared ahead
+	passPieces   = 64        // looked for at a time; fewer: requests need to be held only for a moment
+
+	// targetBytesMax is what a copy may have on its way to a target. Beyond it application writes only mark their blocks: a
+	// target that is slow, or hangs, costs those who are served nothing.
+	targetBytesMax = 8 << 20
+	// targetPatience ends a copy whose target has answered nothing for so long. It begins again on the next lane.
+	targetPatience = 5 * time.Second
+	// holdLimit ends a copy whose proof holds the requests for longer.
+	holdLimit     = 2 * time.Second
+	mapChunkBytes = 32 << 10 // of dirty bits, per MAP frame
 )
 
 var errCopyOver = errors.New("the copy ended")
@@ -45,6 +54,10 @@ type source struct {
 	mu      sync.Mutex
 	replies map[replyKey]chan []byte
 	failed  error
+
+	onTheWay int64       // bytes sent and not answered; under the volume's mu
+	patience *time.Timer // ends the copy; set again by each answer
+	holding  *time.Timer // ends the hold
 }
 
 // replyKey names what an answer belongs to.
@@ -71,6 +84,8 @@ func (v *Volume) BeginSource(l *link.Lane, how handshake.How, proof bool) (*Sour
 		live: v.facts.Self && !v.facts.Peer, keep: v.facts.Peer,
 		mapped: make(chan struct{}), replies: map[replyKey]chan []byte{},
 	}
+	s.patience = time.AfterFunc(targetPatience, s.impatient)
+	s.patience.Stop()
 	v.copying = s
 	v.facts.Role, v.facts.Phase = stage.Source, stage.Exchange
 	v.count.beginCopy()
@@ -234,8 +249,24 @@ func (s *source) setPhase(p stage.Phase) bool {
 	return true
 }
 
-// Hold stops new writes and waits until those in flight ended and everything marked is over there.
+// impatient ends the copy with its lane.
+func (s *source) impatient() {
+	s.v.mu.Lock()
+	stuck := s.onTheWay > 0 && s.ctx.Err() == nil
+	s.v.mu.Unlock()
+	if stuck {
+		s.lane.Close(fmt.Errorf("the target of volume %s has answered nothing for %v", s.v.ID, targetPatience))
+	}
+}
+
+// Hold stops new writes and waits until those in flight ended and everything marked is over there. It is over after
+// holdLimit, unless Release, the end of the copy or Proved comes first.
 func (s *source) Hold() error {
+	if s.live {
+		s.holding = time.AfterFunc(holdLimit, func() {
+			s.lane.Close(fmt.Errorf("the proof of volume %s held its requests for %v", s.v.ID, holdLimit))
+		})
+	}
 	if !s.setPhase(stage.Holding) {
 		return errCopyOver
 	}
@@ -246,7 +277,17 @@ func (s *source) Hold() error {
 }
 
 // Release lets writes go on after a proof that failed.
-func (s *source) Release() { s.setPhase(stage.Copying) }
+func (s *source) Release() {
+	s.Proved()
+	s.setPhase(stage.Copying)
+}
+
+// Proved ends the limit of the hold: what follows is the recording of the end and the next grant.
+func (s *source) Proved() {
+	if s.holding != nil {
+		s.holding.Stop()
+	}
+}
 
 // converge sends dirty blocks in ascending order until none is left and none in flight. While requests go on there
 // is always one more; then a pass that finds few is enough, and the hold sends what came since.
@@ -311,6 +352,9 @@ func (s *source) pass(out []interval) []interval {
 // overtaken nor undone (replication.md 10.2).
 func (s *source) send(p interval) error {
 	v := s.v
+	if err := s.until(func() bool { return s.onTheWay < targetBytesMax }); err != nil {
+		return err
+	}
 	c, err := v.locks.lock(s.ctx, p.from, p.n, false)
 	if err != nil {
 		return errCopyOver
@@ -321,7 +365,7 @@ func (s *source) send(p interval) error {
 		block.Put(buf)
 		return v.legError("read for the copy", err)
 	}
-	id := v.noteSent(p.from, p.n)
+	id := v.noteSent(s, p.from, p.n)
 	v.count.resync.Add(p.n * Block)
 	f := &link.Frame{Type: link.Resync, Volume: v.handleNow(), Offset: uint64(p.from * Block), Length: uint32(len(buf)), Payload: buf}
 	s.lane.Send(f, func(status uint32, err error) {
@@ -332,17 +376,24 @@ func (s *source) send(p interval) error {
 }
 
 // sendCatching sends a write to a target without waiting for it; the request's buffer may be gone before the
-// frame is.
+// frame is. A target that has enough to do gets its blocks later: they are marked.
 func (v *Volume) sendCatching(q *request, f *link.Frame) {
+	p := interval{q.first(), q.blocks()}
+	v.mu.Lock()
+	s := v.copying
+	if s == nil || s.onTheWay >= targetBytesMax {
+		for b := p.from; b < p.from+p.n; b++ {
+			delete(v.lastSent, b) // an answer to what was sent before clears nothing
+		}
+		v.mu.Unlock()
+		return
+	}
+	v.mu.Unlock()
 	if !q.zero {
 		f.Payload = block.Get(len(q.p))
 		copy(f.Payload, q.p)
 	}
-	p := interval{q.first(), q.blocks()}
-	id := v.noteSent(p.from, p.n)
-	v.mu.Lock()
-	s := v.copying
-	v.mu.Unlock()
+	id := v.noteSent(s, p.from, p.n)
 	q.lane.Send(f, func(status uint32, err error) {
 		_ = drop(f, nil) //nolint:errcheck // always nil
 		v.sent(s, id, p, status, err)
@@ -350,9 +401,13 @@ func (v *Volume) sendCatching(q *request, f *link.Frame) {
 }
 
 // noteSent remembers the newest frame of each block, so that an answer to an older one clears nothing.
-func (v *Volume) noteSent(from, n int64) uint64 {
+func (v *Volume) noteSent(s *source, from, n int64) uint64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if s.onTheWay == 0 {
+		s.patience.Reset(targetPatience)
+	}
+	s.onTheWay += n * Block
 	v.sends++
 	for b := from; b < from+n; b++ {
 		v.lastSent[b] = v.sends
@@ -364,7 +419,13 @@ func (v *Volume) noteSent(from, n int64) uint64 {
 func (v *Volume) sent(s *source, id uint64, p interval, status uint32, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	ok := err == nil && status == 0 && s != nil && v.copying == s
+	full := s.onTheWay >= targetBytesMax
+	if s.onTheWay -= p.n * Block; s.onTheWay == 0 || v.copying != s {
+		s.patience.Stop()
+	} else {
+		s.patience.Reset(targetPatience)
+	}
+	ok := err == nil && status == 0 && v.copying == s
 	for b := p.from; b < p.from+p.n; b++ {
 		if v.lastSent[b] != id {
 			continue
@@ -376,10 +437,10 @@ func (v *Volume) sent(s *source, id uint64, p interval, status uint32, err error
 		}
 	}
 	v.sinceFlush.Add(p.n * Block)
-	if s != nil && !ok && s.failed == nil {
+	if !ok && s.failed == nil {
 		s.failed = fmt.Errorf("the target answered status %d, error %w", status, errors.Join(err, errCopyOver))
 	}
-	if v.waiters > 0 && (len(v.lastSent) == 0 || !ok) {
+	if v.waiters > 0 && (len(v.lastSent) == 0 || !ok || full) {
 		v.wake()
 	}
 }

@@ -360,6 +360,9 @@ func (m *Mirror) copyAndProve(works []*work) ([]volume.Result, error) {
 	for range proofRounds {
 		results, equal, err := m.proofRound(works)
 		if err != nil || equal {
+			for _, w := range works {
+				w.s.Proved()
+			}
 			return results, err
 		}
 		for _, w := range works {

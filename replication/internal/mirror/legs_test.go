@@ -297,3 +297,43 @@ func TestOnlyHotExtentsAreComparedAfterACrash(t *testing.T) {
 	}
 	p.sameLegs()
 }
+
+// A target whose disk hangs while its lane lives costs the node that serves nothing: writes go on beyond what may be on the
+// way to it, the copy ends after a while, and begins again when the disk answers.
+func TestAHangingTargetStallsNobody(t *testing.T) {
+	p := newPair(t)
+	p.size = 160 << 20
+	for _, h := range p.nodes {
+		h.start()
+	}
+	p.serve(1, 11)
+	a, b := p.nodes[0], p.nodes[1]
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	b.crash()
+	a.solo(2)
+	a.write(0, 1, 1<<20)
+	var slow atomic.Bool
+	gate := make(chan struct{})
+	slow.Store(true)
+	b.drive.wrap = func(d block.Device) block.Device { return &hanging{d, &slow, gate} }
+	b.start()
+	a.grant(control.Grant{Mode: control.Solo, Epoch: 2, Session: 22, Members: 1, Volumes: owned(0, 1)})
+	b.grant(control.Grant{Mode: control.Joining, Epoch: 2, Session: 22, Members: 1, Volumes: owned(0, 1)})
+	if err := a.m.Copy(22); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitStage("catching")
+	for i := range int64(150) { // more than a lane may have in flight
+		a.write(i<<20, 2, 1<<20)
+	}
+	a.awaitEvent("the end of the copy", func(e control.Event) bool { return e.Link != nil && !e.Link.Up && e.Link.Session == 22 })
+	a.write(0, 3, 4096)
+	slow.Store(false)
+	close(gate)
+	if x, y := a.awaitCopyDone(22), b.awaitCopyDone(22); x != y {
+		t.Fatal("different digests")
+	}
+	p.sameLegs()
+}
