@@ -140,6 +140,13 @@ func (c *Client) Drain(ctx context.Context, volumes []string) (drained func(cont
 	}, nil
 }
 
+// Readmit begins to make a new leg in the place of this node's dead one of a volume. It is refused, with ErrRefused, while the
+// leg works or counts in the grant. How it ends is seen in Status (the leg's state is not failed any more), or is a fault.
+func (c *Client) Readmit(ctx context.Context, volume string) error {
+	_, err := c.call(ctx, &message{Op: opReadmit, Volumes: []string{volume}})
+	return err
+}
+
 // Status is a snapshot.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	m, err := c.call(ctx, &message{Op: opStatus})

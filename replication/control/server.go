@@ -25,6 +25,8 @@ type Handler interface {
 	// Drain holds new requests to these volumes, and to no others, before it returns; which of them were drained comes
 	// within DrainLimit.
 	Drain(volumes []string) (<-chan []string, error)
+	// Readmit begins to make a new leg in the place of a dead one; it does not wait.
+	Readmit(volume string) error
 	Status() Status
 	// Standing is what a new client must know: levels that were reported as events before it connected.
 	Standing() []Event
@@ -213,6 +215,8 @@ func (s *Server) do(m, reply *message) error {
 		return s.handler.Revoke()
 	case m.Op == opCopy:
 		return s.handler.Copy(m.Session)
+	case m.Op == opReadmit && len(m.Volumes) == 1:
+		return s.handler.Readmit(m.Volumes[0])
 	case m.Op == opStatus:
 		st := s.handler.Status()
 		st.Instance = s.instance

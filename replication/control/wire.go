@@ -22,6 +22,7 @@ const (
 	opRevoke    = "revoke"
 	opCopy      = "copy"
 	opDrain     = "drain"
+	opReadmit   = "readmit"
 	opStatus    = "status"
 )
 

@@ -73,6 +73,16 @@ func Format(dev block.Device, s Superblock) error {
 	return writeSlot(dev, &s)
 }
 
+// Erase makes both superblocks unreadable, durably: what was there is no leg any more.
+func Erase(dev block.Device) error {
+	for slot := range int64(2) {
+		if err := dev.Zero(slot*slotDistance, BlockBytes, block.Durable); err != nil {
+			return fmt.Errorf("superblock: %w", err)
+		}
+	}
+	return nil
+}
+
 // Open reads the superblock and the map pages. The device belongs to Meta only when there is no error.
 func Open(dev block.Device) (*Meta, error) {
 	// A daemon that was killed inside Change may have left a superblock that can be read but is not durable. It is made

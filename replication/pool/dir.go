@@ -146,6 +146,26 @@ func (d *Dir) Free() (int64, error) {
 	return max(int64(st.Bavail)*st.Bsize-reserveBytes, 0), nil
 }
 
+// Renew makes a new leg of a closed one, in its place: another leg id, state new, nothing known of its data, which stays and is
+// compared with the other leg's when that brings it up to date. It is for a leg whose disk failed and that nothing counts any
+// more. A crash in between leaves a leg without a superblock, which is refused until it is renewed again.
+func (d *Dir) Renew(id, site meta.ID, node uint8, software string) error {
+	data, metadata, err := d.Open(id)
+	if err != nil {
+		return err
+	}
+	err = meta.Erase(metadata)
+	if err == nil {
+		err = meta.Format(metadata, meta.Superblock{
+			Site: site, Volume: id, Node: node, VolumeBytes: uint64(data.Size()), DataBytes: uint64(data.Size()), Software: software,
+		})
+	}
+	if err != nil {
+		err = fmt.Errorf("leg of volume %s: %w", id, err)
+	}
+	return errors.Join(err, data.Close(), metadata.Close())
+}
+
 // Remove renames the leg to trash. The leg must be closed.
 func (d *Dir) Remove(id meta.ID) error {
 	data, metadata, err := d.Open(id) // nobody uses it

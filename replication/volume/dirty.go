@@ -15,6 +15,6 @@ func (v *Volume) NextDirty(ctx context.Context, off, end int64) (from, n int64, 
 	if err := v.await(ctx, stage.AdmitsReads); err != nil {
 		return 0, 0, err
 	}
-	from, n = v.meta.Dirty().NextIn(off/Block, end/Block)
+	from, n = v.md().Dirty().NextIn(off/Block, end/Block)
 	return from * Block, n * Block, nil
 }

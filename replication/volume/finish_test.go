@@ -163,7 +163,7 @@ func TestFailedStaysFailed(t *testing.T) {
 	}
 	v.Quiesce(t.Context())
 	v.Close()
-	if s := v.meta.Super(); s.State != meta.Failed {
+	if s := v.md().Super(); s.State != meta.Failed {
 		t.Errorf("recorded as %s", s.State)
 	}
 }
@@ -180,8 +180,8 @@ func TestNothingStaysMarkedAfterTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.meta.Dirty().Set(5, 3)
-	v.meta.Acked(5, 3)
+	v.md().Dirty().Set(5, 3)
+	v.md().Acked(5, 3)
 	s.setPhase(stage.Holding)
 	if err := v.FinishSource(&l, Result{Generation: v.Generation(), Root: Leaf{1}, Epoch: 2}); err != nil {
 		t.Fatal(err)

@@ -137,7 +137,7 @@ func (v *Volume) syncLegs(lane *link.Lane, both bool) bool {
 	} else {
 		peer <- true
 	}
-	err := v.data.Sync()
+	err := v.disk().Sync()
 	ok := <-peer
 	if err != nil {
 		_ = v.legError("sync", err) //nolint:errcheck // the request is held, not failed
@@ -152,7 +152,7 @@ func (v *Volume) flushPeer(lane *link.Lane) bool {
 	defer v.peerFlush.Unlock()
 	v.mu.Lock()
 	covered := take(v.unsynced)
-	mark := v.meta.Mark()
+	mark := v.md().Mark()
 	v.mu.Unlock()
 	v.sinceFlush.Store(0)
 	done := make(chan bool, 1)
@@ -166,7 +166,7 @@ func (v *Volume) flushPeer(lane *link.Lane) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if ok {
-		v.meta.Covered(mark)
+		v.md().Covered(mark)
 		return true
 	}
 	v.uncover(covered)
@@ -205,14 +205,13 @@ func (v *Volume) uncover(blocks []interval) {
 	for _, r := range blocks {
 		v.unsynced.Set(r.from, r.n)
 		if v.facts.Self && !v.facts.Peer {
-			v.meta.Dirty().Set(r.from, r.n)
+			v.md().Dirty().Set(r.from, r.n)
 		}
 	}
 }
 
 // background bounds the unsynced set while paired and stores the dirty map while alone.
 func (v *Volume) background() {
-	defer v.wg.Done()
 	tick := time.NewTicker(peerFlushEvery / 4)
 	defer tick.Stop()
 	flushed, stored, cooled := time.Now(), time.Now(), time.Now()
@@ -222,21 +221,24 @@ func (v *Volume) background() {
 			return
 		case now := <-tick.C:
 			v.mu.Lock()
-			s, lane := stage.Of(v.facts), v.lane
+			s, lane, ready := stage.Of(v.facts), v.lane, stage.Ready(v.facts)
 			v.mu.Unlock()
+			if !ready {
+				continue
+			}
 			due := now.Sub(flushed) >= peerFlushEvery || v.sinceFlush.Load() >= peerFlushBytes
 			if (s == stage.Paired || s == stage.Catching) && lane != nil && due && v.sinceFlush.Load() > 0 {
 				v.flushPeer(lane)
 				flushed = now
 			}
 			if s == stage.Alone && now.Sub(stored) >= storeDirtyEvery {
-				if err := v.meta.StoreDirty(); err != nil {
+				if err := v.md().StoreDirty(); err != nil {
 					_ = v.legError("dirty map", err) //nolint:errcheck // recorded and held
 				}
 				stored = now
 			}
 			if now.Sub(cooled) >= coolEvery {
-				v.meta.Cool()
+				v.md().Cool()
 				cooled = now
 			}
 		}

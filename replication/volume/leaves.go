@@ -34,6 +34,14 @@ func newLeaves(size int64) *leaves {
 	}
 }
 
+// forget makes all stale: another leg.
+func (l *leaves) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.fresh)
+	l.stale = len(l.fresh)
+}
+
 // touch makes the extents of a byte range stale.
 func (l *leaves) touch(off, n int64) {
 	if n <= 0 {
@@ -144,7 +152,7 @@ func (v *Volume) refreshExtent(ctx context.Context, e int64, locked bool, buf []
 			return err
 		}
 		p := buf[:min(int64(len(buf)), off+n-at)]
-		if err := v.data.ReadAt(p, at); err != nil {
+		if err := v.disk().ReadAt(p, at); err != nil {
 			return v.legError("read for the proof", err)
 		}
 		h.Write(p)

@@ -22,7 +22,7 @@ func (v *Volume) Record() (l handshake.Leg, ok bool) {
 		l = handshake.Leg{Volume: handshake.ID(v.ID), Node: uint8(v.Self), State: handshake.Missing, Right: v.right.handshake()}
 		return l, v.facts.Failed
 	}
-	s := v.meta.Super()
+	s := v.md().Super()
 	l = handshake.Leg{
 		Site: handshake.ID(s.Site), Volume: handshake.ID(s.Volume), Leg: handshake.ID(s.Leg),
 		Node: uint8(v.Self), FormatMajor: s.FormatMajor, BlockBytes: s.BlockBytes, VolumeBytes: s.VolumeBytes,
@@ -31,7 +31,7 @@ func (v *Volume) Record() (l handshake.Leg, ok bool) {
 		SyncSource: handshake.Generation(s.SyncSource),
 		Clean:      v.clean, HotKnown: !v.clean && v.hotKnown(), Rebooted: v.rebooted,
 		Unconfirmed:    s.ResyncFlags&meta.ResyncUnconfirmed != 0,
-		DirtyBlocks:    uint64(v.meta.Dirty().Count()),
+		DirtyBlocks:    uint64(v.md().Dirty().Count()),
 		InFlightBlocks: v.inFlight(),
 		SuspectBlocks:  uint64(v.suspect.Count()),
 		Right:          v.right.handshake(),
@@ -47,8 +47,8 @@ func (v *Volume) Record() (l handshake.Leg, ok bool) {
 
 // hotKnown: map pages that could not be trusted make the map useless, as a lost log does. The caller holds mu.
 func (v *Volume) hotKnown() bool {
-	_, known := v.meta.Hot()
-	return known && v.meta.BadPages() == 0
+	_, known := v.md().Hot()
+	return known && v.md().BadPages() == 0
 }
 
 func (v *Volume) inFlight() uint64 {
@@ -76,7 +76,7 @@ func (v *Volume) Arm() error {
 	if !ready || failed {
 		return errors.New("no usable leg")
 	}
-	s := v.meta.Super()
+	s := v.md().Super()
 	if s.Flags&meta.FlagOpen != 0 && s.GrantEpoch == r.Epoch && s.Legs == uint8(r.Legs) && s.Owner == uint8(r.Owner) {
 		return nil
 	}
@@ -104,7 +104,7 @@ func NewGeneration(epoch uint64) meta.Generation {
 }
 
 // Generation is the leg's current one.
-func (v *Volume) Generation() meta.Generation { return v.meta.Super().Current }
+func (v *Volume) Generation() meta.Generation { return v.md().Super().Current }
 
 // FinishSink makes a completed copy durable at its target: up to date, with the source's generation. A proved
 // result is compared once more with what this leg's own reading said.
@@ -138,17 +138,17 @@ func (v *Volume) finish(l *link.Lane, role stage.Role, r Result, change func(*me
 	v.mu.Lock()
 	over := v.lane != l || v.facts.Failed || v.facts.Role != role || role == stage.Source && v.facts.Phase != stage.Holding
 	if !over && role == stage.Sink {
-		v.meta.Dirty().Clear(0, v.size/Block) // the source's version stands now
+		v.md().Dirty().Clear(0, v.size/Block) // the source's version stands now
 	}
 	v.mu.Unlock()
 	if over {
 		return errCopyOver
 	}
-	if err := v.data.Sync(); err != nil {
+	if err := v.disk().Sync(); err != nil {
 		return v.legError("sync", err)
 	}
 	// The target has synced all that it acknowledged: the proof's barrier and FinishSink's own sync came after it.
-	v.meta.Covered(v.meta.Mark())
+	v.md().Covered(v.md().Mark())
 	err := v.change(func(s *meta.Superblock) {
 		change(s)
 		s.State = meta.UpToDate
@@ -162,10 +162,10 @@ func (v *Volume) finish(l *link.Lane, role stage.Role, r Result, change func(*me
 		}
 	})
 	if err == nil {
-		err = v.meta.StoreDirty()
+		err = v.md().StoreDirty()
 	}
 	if err == nil {
-		err = v.meta.Reconciled()
+		err = v.md().Reconciled()
 	}
 	if err != nil {
 		return v.legError("end of the copy", err)
@@ -220,7 +220,7 @@ func (v *Volume) Close() error {
 	v.stop()
 	v.wg.Wait()
 	v.mu.Lock()
-	ready := v.facts.Ready
+	ready := v.parts.Load() != nil
 	quiet := len(v.active) == 0 && v.clean && v.suspect.Count() == 0 && v.lane == nil && !v.facts.Failed
 	v.mu.Unlock()
 	if !ready {
@@ -230,7 +230,7 @@ func (v *Volume) Close() error {
 	if quiet {
 		err = v.closeClean()
 	}
-	return errors.Join(err, v.data.Close(), v.meta.Close())
+	return errors.Join(err, unlessClosed(v.disk().Close()), unlessClosed(v.md().Close()))
 }
 
 // closeClean needs the lane to be down: no request of the other node is in flight.
@@ -238,7 +238,7 @@ func (v *Volume) closeClean() error {
 	v.mu.Lock()
 	v.unsyncedToDirtyIfAlone()
 	v.mu.Unlock()
-	if err := v.meta.CloseLog(); err != nil {
+	if err := v.md().CloseLog(); err != nil {
 		return fmt.Errorf("clean close: %w", err)
 	}
 	return nil
@@ -272,14 +272,14 @@ func (v *Volume) Status() control.VolumeStatus {
 	if !v.facts.Ready {
 		return st
 	}
-	s := v.meta.Super()
+	s := v.md().Super()
 	st.LegState = StateName(s.State)
 	if v.facts.Failed {
 		st.LegState = StateName(meta.Failed)
 	}
 	st.Generation = fmt.Sprintf("%d:%016x", s.Current.Epoch, s.Current.Nonce)
 	st.ProvenEpoch = s.ProofEpoch
-	st.DirtyBytes = v.meta.Dirty().Count() * Block
+	st.DirtyBytes = v.md().Dirty().Count() * Block
 	st.Copy.RemainingBytes = st.DirtyBytes + max(v.count.uncompared.Load(), 0)
 	return st
 }
@@ -291,7 +291,7 @@ func (v *Volume) Armed() bool {
 	if !stage.Ready(v.facts) {
 		return true // a leg that is missing or dead is never written
 	}
-	s := v.meta.Super()
+	s := v.md().Super()
 	return s.Flags&meta.FlagOpen != 0 && s.GrantEpoch == v.right.Epoch && s.Legs == uint8(v.right.Legs) &&
 		s.Owner == uint8(v.right.Owner)
 }

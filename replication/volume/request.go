@@ -82,7 +82,7 @@ func (v *Volume) read(ctx context.Context, p []byte, off int64, from *link.Lane)
 			return err
 		}
 		if v.allowed(stage.Reads) {
-			err = v.data.ReadAt(p, off)
+			err = v.disk().ReadAt(p, off)
 		} else {
 			err = errNotNow
 		}
@@ -239,10 +239,10 @@ func (v *Volume) plan(q *request) {
 	case stage.Paired:
 		q.lane, q.both = v.lane, true
 	case stage.Catching:
-		v.meta.Dirty().Set(q.first(), q.blocks())
+		v.md().Dirty().Set(q.first(), q.blocks())
 		q.lane, q.catch = v.lane, true
 	case stage.Alone, stage.Exchanging:
-		v.meta.Dirty().Set(q.first(), q.blocks())
+		v.md().Dirty().Set(q.first(), q.blocks())
 	case stage.Creating, stage.Failed, stage.Held, stage.Preparing, stage.Reconciling, stage.Target, stage.Remote:
 		panic("a write was planned in stage " + stage.Of(v.facts).String())
 	}
@@ -280,15 +280,16 @@ func (v *Volume) issue(q *request) bool {
 
 // put writes on this leg, p or zeroes, when the activity log has the extents (O1).
 func (v *Volume) put(p []byte, off, n int64, d block.Durability) error {
+	leg := v.parts.Load() // one leg from begin to end
 	first, last := off/meta.ExtentBytes, (off+n-1)/meta.ExtentBytes
-	if err := v.meta.Begin(first, last); err != nil {
+	if err := leg.meta.Begin(first, last); err != nil {
 		return err
 	}
-	defer v.meta.End(first, last)
+	defer leg.meta.End(first, last)
 	if p == nil {
-		return v.data.Zero(off, n, d)
+		return leg.data.Zero(off, n, d)
 	}
-	return v.data.WriteAt(p, off, d)
+	return leg.data.WriteAt(p, off, d)
 }
 
 // peerWrote takes the peer's answer to a paired write.

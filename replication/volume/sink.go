@@ -109,7 +109,7 @@ func (v *Volume) takeHot(s *source, f *link.Frame) error {
 // sendMap tells the source which blocks this leg changed without the other one.
 func (v *Volume) sendMap(l *link.Lane) {
 	blocks := v.size / Block
-	dirty := v.meta.Dirty()
+	dirty := v.md().Dirty()
 	for at := int64(0); at < blocks; at += mapChunkBytes * 8 {
 		end := min(at+mapChunkBytes*8, blocks)
 		bits := make([]byte, (end-at+7)/8)
@@ -142,7 +142,7 @@ func (v *Volume) takeMap(s *source, f *link.Frame) error {
 	for i, bits := range f.Payload {
 		for k := int64(0); bits != 0; k++ {
 			if b := first + int64(i)*8 + k; bits&1 != 0 && b < blocks {
-				v.meta.Dirty().Set(b, 1)
+				v.md().Dirty().Set(b, 1)
 			}
 			bits >>= 1
 		}
@@ -243,7 +243,7 @@ func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error
 	case f.Type == link.Resync:
 		v.count.resync.Add(n)
 	case !v.facts.Peer:
-		v.meta.Dirty().Set(off/Block, n/Block) // the leg that was taken out may lack it
+		v.md().Dirty().Set(off/Block, n/Block) // the leg that was taken out may lack it
 	}
 	v.leaves.touch(off, n)
 	return v.locks.enqueue(off/Block, n/Block, true), nil
@@ -258,7 +258,7 @@ func (v *Volume) write(f *link.Frame, off, n int64) uint32 {
 }
 
 func (v *Volume) syncStatus() uint32 {
-	if err := v.data.Sync(); err != nil {
+	if err := v.disk().Sync(); err != nil {
 		_ = v.legError("sync", err) //nolint:errcheck // told by the status
 		return statusFailed
 	}
@@ -324,7 +324,7 @@ func (v *Volume) answerBarrier(ctx context.Context, l *link.Lane, f *link.Frame,
 		<-c.granted
 		defer v.locks.release(c)
 	}
-	err := v.leaves.synced(v.data.Sync)
+	err := v.leaves.synced(v.disk().Sync)
 	if err != nil {
 		err = v.legError("sync", err)
 	} else {

@@ -140,7 +140,7 @@ func (v *Volume) hot(how handshake.How) extents {
 	if how == handshake.ByDigest {
 		return extents{all: true}
 	}
-	list, known := v.meta.Hot()
+	list, known := v.md().Hot()
 	return extents{all: !known, list: list}
 }
 
@@ -305,7 +305,7 @@ func (s *source) converge() error {
 			continue
 		}
 		v.mu.Lock()
-		failed, left, served := s.failed, v.meta.Dirty().Count(), s.live && v.facts.Phase == stage.Copying
+		failed, left, served := s.failed, v.md().Dirty().Count(), s.live && v.facts.Phase == stage.Copying
 		v.mu.Unlock()
 		switch {
 		case failed != nil:
@@ -326,7 +326,7 @@ func (s *source) pass(out []interval) []interval {
 	v := s.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	dirty := v.meta.Dirty()
+	dirty := v.md().Dirty()
 	for at := int64(0); len(out) < cap(out); {
 		from, n := dirty.Next(at, pieceBytes/Block)
 		if n == 0 {
@@ -361,7 +361,7 @@ func (s *source) send(p interval) error {
 	}
 	defer v.locks.release(c)
 	buf := block.Get(int(p.n * Block))
-	if err := v.data.ReadAt(buf, p.from*Block); err != nil {
+	if err := v.disk().ReadAt(buf, p.from*Block); err != nil {
 		block.Put(buf)
 		return v.legError("read for the copy", err)
 	}
@@ -433,7 +433,7 @@ func (v *Volume) sent(s *source, id uint64, p interval, status uint32, err error
 		delete(v.lastSent, b)
 		if ok {
 			v.unsynced.Set(b, 1)
-			v.meta.Acked(b, 1)
+			v.md().Acked(b, 1)
 		}
 	}
 	v.sinceFlush.Add(p.n * Block)
@@ -512,7 +512,7 @@ func (s *source) different(e int64, answer chan []byte) error {
 	s.v.count.uncompared.Add(-blocks * Block)
 	for b := range blocks {
 		if bits[b/8]&(1<<(b%8)) != 0 {
-			s.v.meta.Dirty().Set(first+b, 1)
+			s.v.md().Dirty().Set(first+b, 1)
 		}
 	}
 	return nil
@@ -525,7 +525,7 @@ func (v *Volume) blockDigests(off, n int64) ([]byte, error) {
 	sums := make([]byte, 0, n/Block*digestBytes)
 	for at := off; at < off+n; {
 		p := buf[:min(int64(len(buf)), off+n-at)]
-		if err := v.data.ReadAt(p, at); err != nil {
+		if err := v.disk().ReadAt(p, at); err != nil {
 			return nil, v.legError("read for a digest", err)
 		}
 		for b := 0; b < len(p); b += Block {
@@ -582,7 +582,7 @@ func (s *source) barrier(hard bool) (theirs Leaf, err error) {
 	answer := s.expect(link.BarrierDone, 0)
 	s.lane.Send(f, nil)
 	if hard {
-		if err := s.v.data.Sync(); err != nil {
+		if err := s.v.disk().Sync(); err != nil {
 			return theirs, s.v.legError("sync", err)
 		}
 	}
@@ -646,7 +646,7 @@ func (s *source) Flush() error {
 	if !s.v.flushPeer(s.lane) {
 		return errCopyOver
 	}
-	if err := s.v.data.Sync(); err != nil {
+	if err := s.v.disk().Sync(); err != nil {
 		return s.v.legError("sync", err)
 	}
 	return nil

@@ -106,8 +106,7 @@ type Volume struct {
 	env    Env
 	size   int64
 	boot   meta.ID
-	data   block.Device
-	meta   *meta.Meta
+	parts  atomic.Pointer[parts]
 	locks  rangeLock
 	leaves *leaves
 	count  counters
@@ -152,6 +151,16 @@ type Volume struct {
 	wg   sync.WaitGroup
 }
 
+// parts are the two objects of a leg. A dead leg's are replaced by a new one's; what still hangs in the old ones ends there.
+type parts struct {
+	data block.Device
+	meta *meta.Meta
+}
+
+func (v *Volume) disk() block.Device { return v.parts.Load().data }
+
+func (v *Volume) md() *meta.Meta { return v.parts.Load().meta }
+
 type counters struct {
 	reads, writes, flushes atomic.Uint64
 	held                   atomic.Int64
@@ -171,7 +180,7 @@ func (c *counters) beginCopy() {
 
 // countDirty notes what a copy begins with: marked on either leg as far as this one knows, and what is to be compared.
 func (v *Volume) countDirty(compared int64) {
-	v.count.dirtyAtStart.Store(min(v.size, v.meta.Dirty().Count()*Block+compared))
+	v.count.dirtyAtStart.Store(min(v.size, v.md().Dirty().Count()*Block+compared))
 	v.count.uncompared.Store(compared)
 }
 
@@ -191,7 +200,7 @@ func New(id meta.ID, name string, size int64, self control.Node, env Env) *Volum
 	}
 }
 
-// Attach gives the volume its leg. boot is the boot id of this node.
+// Attach gives the volume its leg: the first one, or a new one after Detach. boot is the boot id of this node.
 func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 	s := m.Super()
 	switch {
@@ -205,16 +214,52 @@ func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.data, v.meta, v.boot = data, m, boot
+	first := v.parts.Swap(&parts{data, m}) == nil
+	v.boot = boot
+	v.leaves.forget()
+	v.suspect.Clear(0, v.suspect.Blocks())
+	v.unsynced.Clear(0, v.unsynced.Blocks())
 	v.clean = !m.Unclean() && m.BadPages() == 0
 	v.rebooted = !v.clean && s.Boot != boot
 	v.facts.Ready = true
 	v.facts.Failed = s.State == meta.Failed || m.ReadOnly()
 	v.wake()
 	v.consider()
-	v.wg.Add(1)
-	go v.background()
+	if first {
+		v.wg.Go(v.background)
+	}
 	return nil
+}
+
+// Detach takes a dead leg's objects away for good. What hangs in them is waited for until ctx ends.
+func (v *Volume) Detach(ctx context.Context) error {
+	v.mu.Lock()
+	if !v.facts.Failed {
+		v.mu.Unlock()
+		return errors.New("the leg works")
+	}
+	v.facts.Ready = false
+	old := v.parts.Load()
+	v.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- errors.Join(unlessClosed(old.data.Close()), unlessClosed(old.meta.Close())) }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("a request still hangs in the disk: %w", ctx.Err())
+	}
+}
+
+// unlessClosed: being closed already is no error of a close.
+func unlessClosed(err error) error {
+	if errors.Is(err, block.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
 // NoLeg says that this node has no leg of the volume that it could use, and why is told elsewhere.
@@ -330,7 +375,7 @@ func (v *Volume) endCopy() {
 		v.sink.cancel()
 		v.sink = nil
 	}
-	if v.facts.Role == stage.Source && v.meta != nil && v.facts.Self && !v.facts.Peer {
+	if v.facts.Role == stage.Source && v.parts.Load() != nil && v.facts.Self && !v.facts.Peer {
 		v.unsyncedToDirty()
 	}
 	v.facts.Role, v.facts.Phase = stage.NoCopy, stage.Exchange
@@ -343,7 +388,7 @@ func (v *Volume) unsyncedToDirty() {
 		if n == 0 {
 			return
 		}
-		v.meta.Dirty().Set(from, n)
+		v.md().Dirty().Set(from, n)
 		at = from + n
 	}
 }
@@ -440,7 +485,7 @@ func (v *Volume) exclude(r Right) {
 func (v *Volume) recordExclusion(r Right) error {
 	v.recording.Lock()
 	defer v.recording.Unlock()
-	if s := v.meta.Super(); s.State != meta.UpToDate {
+	if s := v.md().Super(); s.State != meta.UpToDate {
 		v.fault("REPL-2002", "The only leg that may serve this volume is not up to date",
 			fmt.Sprintf("Its state is %s; the grant names it as the only one with every write.", StateName(s.State)),
 			"Bring the other node back; its leg may be the source.")
@@ -451,7 +496,7 @@ func (v *Volume) recordExclusion(r Right) error {
 		v.mu.Unlock()
 		return errCopyOver // a newer grant; exclude looks again
 	}
-	dirty := v.meta.Dirty()
+	dirty := v.md().Dirty()
 	for q := range v.active {
 		dirty.Set(q.first(), q.blocks())
 	}
@@ -472,10 +517,10 @@ func (v *Volume) recordExclusion(r Right) error {
 		}
 	})
 	if err == nil {
-		err = v.meta.StoreDirty()
+		err = v.md().StoreDirty()
 	}
 	if err == nil {
-		err = v.meta.Reconciled() // the map has it now
+		err = v.md().Reconciled() // the map has it now
 	}
 	if err != nil {
 		return v.legError("record of the exclusion", err)
@@ -486,8 +531,8 @@ func (v *Volume) recordExclusion(r Right) error {
 // hotToDirty: what was hot at a crash may be missing at the other leg, or be there and missing here: this leg's version
 // stands now.
 func (v *Volume) hotToDirty() {
-	hot, known := v.meta.Hot()
-	dirty := v.meta.Dirty()
+	hot, known := v.md().Hot()
+	dirty := v.md().Dirty()
 	if !known {
 		dirty.Set(0, dirty.Blocks())
 	}
@@ -503,7 +548,7 @@ func (v *Volume) suspectToDirty() {
 		if n == 0 {
 			break
 		}
-		v.meta.Dirty().Set(from, n)
+		v.md().Dirty().Set(from, n)
 		at = from + n
 	}
 	v.suspect.Clear(0, v.suspect.Blocks())
@@ -511,7 +556,7 @@ func (v *Volume) suspectToDirty() {
 
 // change is meta.Change for everything but a failure: a leg that failed stays failed, whatever else was on its way.
 func (v *Volume) change(f func(*meta.Superblock)) error {
-	return v.meta.Change(func(s *meta.Superblock) {
+	return v.md().Change(func(s *meta.Superblock) {
 		was := s.State
 		f(s)
 		if was == meta.Failed {
@@ -574,7 +619,7 @@ func (v *Volume) recordFailure(what string, cause error) {
 	if v.env.LegFailed != nil {
 		v.env.LegFailed()
 	}
-	err := v.meta.Change(func(s *meta.Superblock) {
+	err := v.md().Change(func(s *meta.Superblock) {
 		s.State = meta.Failed
 		s.ReasonText = what
 	})

@@ -120,6 +120,8 @@ func (p legPool) Create(ctx context.Context, id meta.ID, size int64, progress fu
 
 func (p legPool) Open(id meta.ID) (block.Device, block.Device, error) { return p.dir.Open(id) }
 
+func (p legPool) Renew(id meta.ID) error { return p.dir.Renew(id, p.site, p.node, "") }
+
 func (p legPool) Has(id meta.ID) (bool, error) {
 	entries, err := p.dir.List()
 	if err != nil {

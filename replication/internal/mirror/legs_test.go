@@ -298,6 +298,44 @@ func TestOnlyHotExtentsAreComparedAfterACrash(t *testing.T) {
 	p.sameLegs()
 }
 
+// A leg whose error has passed is readmitted while its daemon and both nodes' clients go on; one that works, or counts, is not.
+func TestReadmit(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	if err := a.m.Readmit(testVolume); err == nil {
+		t.Fatal("a leg that works was thrown away")
+	}
+	writers, end := p.load(0, 1)
+	p.progress(writers)
+	a.drive.fail(crashdev.Write)
+	a.awaitEvent("leg failed", func(e control.Event) bool { return e.LegFailed != nil })
+	if err := a.m.Readmit(testVolume); err == nil {
+		t.Fatal("a leg that counts was thrown away")
+	}
+	p.paired(1, 11, 0, 2, 2, 1, 0)
+	p.progress(writers)
+	if err := a.m.Readmit(testVolume); err != nil {
+		t.Fatal(err)
+	}
+	isSynced := func(e control.Event) bool { return e.LegSynced != nil && e.LegSynced.Session == 11 }
+	a.awaitEvent("synced", isSynced)
+	b.awaitEvent("synced", isSynced)
+	p.paired(1, 11, 0, 3, 3, 1, 0)
+	p.progress(writers)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	end()
+	p.sameLegs()
+	for i, w := range writers {
+		w.check(t, fmt.Sprintf("node %c", 'a'+i), p.nodes[i].read)
+	}
+}
+
 // A target whose disk hangs while its lane lives costs the node that serves nothing: writes go on beyond what may be on the
 // way to it, the copy ends after a while, and begins again when the disk answers.
 func TestAHangingTargetStallsNobody(t *testing.T) {

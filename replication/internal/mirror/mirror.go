@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,6 +42,7 @@ type Pool interface {
 	Create(ctx context.Context, id meta.ID, size int64, progress func(done, total int64)) error
 	Open(id meta.ID) (data, meta block.Device, err error)
 	Has(id meta.ID) (bool, error)
+	Renew(id meta.ID) error
 }
 
 // Options are what a mirror is made of.
@@ -100,8 +102,9 @@ type entry struct {
 	recorded     [32]byte  // digest of the return that this leg has recorded
 	told         string    // last refusal reported, to report it once
 
-	failed bool               // this leg is dead
-	synced *control.LegSynced // a return that is proved and reported; until the legs of the grant change
+	failed   bool               // this leg is dead
+	renewing bool               // and a new one is being made
+	synced   *control.LegSynced // a return that is proved and reported; until the legs of the grant change
 }
 
 // agreement is what a decision was made of, as far as it can be overtaken while the lane lives.
@@ -284,6 +287,91 @@ func (m *Mirror) openLeg(e *entry, id, site meta.ID, node control.Node, boot met
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.applyGrant()
+}
+
+// readmitLimit is how long Readmit waits for what hangs in the old leg.
+const readmitLimit = 2 * time.Second
+
+// Readmit gives this node a new leg in the place of its dead one, with the same files: the drive was mended, or its error has
+// passed. Nothing of the old one counts any more; what its data still has in common with the other leg need not be sent. A
+// leg that works is refused, and one that counts in the grant: it may be the only one with every write.
+func (m *Mirror) Readmit(id string) error {
+	m.mu.Lock()
+	e, config := m.volumes[id], m.config
+	var err error
+	switch {
+	case e == nil:
+		err = fmt.Errorf("unknown volume %s", id)
+	case m.closed:
+		err = volume.ErrClosed
+	case !e.failed:
+		err = errors.New("the leg works")
+	case m.rightOf(id).Legs.Has(config.Node), m.rightOf(id).Legs == 0:
+		err = errors.New("the leg may hold the only copy: no grant has taken it out")
+	case e.renewing:
+		err = errors.New("the leg is being renewed")
+	default:
+		e.renewing = true
+	}
+	m.mu.Unlock()
+	if err == nil {
+		m.spawn(func() { m.readmit(e, config) })
+	}
+	return err
+}
+
+func (m *Mirror) readmit(e *entry, config control.Config) {
+	err := m.renew(e, config)
+	if err != nil {
+		m.fault(control.Fault{
+			Code: "REPL-2022", Volume: e.id,
+			What: "The leg of volume " + e.vol.Name + " cannot be renewed",
+			Why:  err.Error(),
+			Next: "The volume goes on over the other node's leg. Replace the drive, then switch this node off and on again.",
+		})
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e.renewing = false
+	if err == nil {
+		e.failed = false
+		m.clearFaults(e.id)
+	}
+	m.negotiate()
+}
+
+func (m *Mirror) renew(e *entry, c control.Config) error {
+	id, err := parseID(e.id)
+	if err != nil {
+		return err
+	}
+	site, err := parseID(c.Site)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, readmitLimit)
+	defer cancel()
+	if err := e.vol.Detach(ctx); err != nil {
+		return err
+	}
+	pool := m.opts.Pool(site, uint8(c.Node))
+	has, err := pool.Has(id)
+	if err != nil {
+		return err
+	}
+	if has {
+		if err := pool.Renew(id); err != nil {
+			return err
+		}
+	}
+	return m.tryOpenLeg(e, id, site, c.Node, bootID(c.BootID), e.vol.Size())
+}
+
+// clearFaults forgets what was said about a leg that is there no more. The caller holds mu.
+func (m *Mirror) clearFaults(id string) {
+	m.faults = slices.DeleteFunc(m.faults, func(f control.Fault) bool {
+		return f.Volume == id && (f.Code == "REPL-2020" || f.Code == "REPL-2021" || f.Code == "REPL-2022")
+	})
 }
 
 func (m *Mirror) tryOpenLeg(e *entry, id, site meta.ID, node control.Node, boot meta.ID, size int64) error {

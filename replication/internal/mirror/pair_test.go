@@ -63,6 +63,19 @@ func (d *drive) Create(_ context.Context, id meta.ID, size int64, _ func(done, t
 	return err
 }
 
+// Renew makes a new leg over what the old one left on the disk; a device that died works again.
+func (d *drive) Renew(id meta.ID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	every := func(crashdev.Pending) bool { return true }
+	d.data[id] = d.data[id].CutPick(every)
+	md := crashdev.New(d.meta[id].Size())
+	size := uint64(d.data[id].Size())
+	err := meta.Format(md, meta.Superblock{Site: d.site, Volume: id, Node: d.node, VolumeBytes: size})
+	d.meta[id] = md
+	return err
+}
+
 func (d *drive) Has(id meta.ID) (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
