@@ -230,7 +230,7 @@ func (t *liveTest) twiceOff(ctx context.Context) error {
 		case answer != BMCSaysOff:
 			first = 0
 		case first == 0:
-			first = sent
+			first = now()
 		default:
 			return sent >= first+bmcApart
 		}
