@@ -3,6 +3,7 @@ package fence
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -209,6 +210,34 @@ func TestWatchKeepsOutOfTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.becomes(t, "afterwards", "proven", "proven")
+}
+
+// What is wanted soon waits for the end of an order without being looked at: an order may last minutes.
+func TestWatchWaitsForAnOrder(t *testing.T) {
+	t.Parallel()
+	r := newMachine(t).runner(t)
+	if !r.enter(t.Context()) {
+		t.Fatal("no order")
+	}
+	w := NewWatch(r, quick, func() bool { return true }, nil)
+	w.Soon()
+	ctx, cancel := context.WithCancel(context.Background())
+	var runs sync.WaitGroup
+	runs.Go(func() { w.Run(ctx) })
+	t.Cleanup(func() { cancel(); runs.Wait() })
+	for deadline := time.Now().Add(200 * time.Millisecond); time.Now().Before(deadline); runtime.Gosched() {
+		if len(w.soon) == 0 {
+			t.Fatal("taken during the order")
+		}
+	}
+	r.leave()
+	deadline := time.Now().Add(5 * time.Second)
+	for len(w.soon) > 0 || w.Proofs()[0].ProvenAt == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("forgotten after the order")
+		}
+		<-time.After(time.Millisecond)
+	}
 }
 
 // A check that an order overtook says nothing, whatever it saw.
