@@ -122,7 +122,7 @@ var fenceEntries = []Entry{
 		Code: OutletsUnproven, Severity: Warning, Title: "An outlet map is not proven",
 		What: "The outlets of a node are not proven to feed it",
 		Why:  "An unproven outlet is no evidence: takeover from that node then uses its BMC, or waits 6 s",
-		Next: "Let setup finish its live tests", Command: "duet setup show",
+		Next: "Compare the power cords with the site document, then run the live test of the node; setup runs its own", Command: "duet fence status",
 	},
 	{
 		Code: OutletsWrong, Severity: Critical, Title: "The outlets do not feed what the document says",

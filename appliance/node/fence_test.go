@@ -12,6 +12,7 @@ import (
 	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
+	"duet/ipmi/fence"
 	"duet/ipmi/sim"
 )
 
@@ -133,6 +134,47 @@ func TestFencing(t *testing.T) {
 		return err == nil && len(entries) == 4 && entries[0].What == "unlatch" && entries[1].What == "latch" && entries[2].By == "root" &&
 			entries[3].By == "setup" && entries[3].Verdict == "confirmed" && len(entries[3].Steps) > 2
 	})
+}
+
+// A live test that disproves a map takes the proof back on both nodes and for good; when two documents are united, the
+// side that took it back is right.
+func TestDisprovedOutlets(t *testing.T) {
+	p := pairOf(t)
+	a, b := p.nodes[0], p.nodes[1]
+	if err := a.changeRuntime(func(r *site.Runtime) { r.OutletsProven["a"], r.OutletsProven["b"] = true, true }); err != nil {
+		t.Fatal(err)
+	}
+	p.until("b knows of the proof", 5*time.Second, func() bool { return b.store.Runtime().OutletsProven["b"] })
+	test := func(result fence.TestResult, code string) {
+		t.Helper()
+		f := &fencer{self: membership.A, runner: &fence.Runner{}, told: newFaults()}
+		f.live = func(context.Context, func(string)) (fence.TestResult, error) { return result, &fence.Fault{Code: code} }
+		if err := a.liveTest(t.Context(), f, "root", func(string) {}); event.CodeOf(err) != event.Code(code) {
+			t.Errorf("the test says %v", err)
+		}
+	}
+	test(fence.TestResult{}, fence.CodeBMCSilent)
+	if !a.store.Runtime().OutletsProven["b"] {
+		t.Error("a test that shows nothing took the proof")
+	}
+	test(fence.TestResult{OutletsWrong: true}, fence.CodeCrossed)
+	p.until("b knows of the disproof", 5*time.Second, func() bool {
+		r := b.store.Runtime()
+		return !r.OutletsProven["b"] && r.OutletsProven["a"]
+	})
+	if doc, _ := a.document(); target(doc, membership.B, a.store.Runtime()).OutletsProven {
+		t.Error("a new fencer would believe them")
+	}
+	for _, proofs := range [][2]map[string]bool{
+		{{"a": true, "b": true}, {"a": true, "b": false}}, {{"a": true, "b": false}, {"a": true, "b": true}},
+		{{"b": false}, {"a": true}}, {{"a": true}, {"b": false}},
+	} {
+		into := site.Runtime{OutletsProven: proofs[0]}.Next(1)
+		uniteRuntime(&into, site.Runtime{OutletsProven: proofs[1]})
+		if !into.OutletsProven["a"] || into.OutletsProven["b"] {
+			t.Errorf("%v and %v are united to %v", proofs[0], proofs[1], into.OutletsProven)
+		}
+	}
 }
 
 // What may not be tested is refused with its reason; a join lifts the latch.

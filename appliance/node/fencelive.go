@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,8 +25,16 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(stri
 	began := startOf()
 	result, err := f.test(ctx, say)
 	n.history.add(n.testEntry(result, err, by, began))
+	defer func() {
+		if w := f.proof.watch; w != nil {
+			w.Soon() // what was just proven, or disproved, is shown so
+		}
+	}()
 	if err != nil {
 		n.log.Error("live fence test", "node", peer, "error", err.Error())
+		if kept := n.keepDisproof(peer, result); kept != nil {
+			return errors.Join(err, kept)
+		}
 		if fault, ok := asReported(err); ok {
 			return fault
 		}
@@ -35,11 +44,6 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(stri
 	if err := n.setup.awaitLegs(ctx, func(string) {}); err != nil {
 		return fmt.Errorf("node %s did not come back after its test: %w", peer, err)
 	}
-	defer func() {
-		if w := f.proof.watch; w != nil {
-			w.Soon() // what was just proven is shown so
-		}
-	}()
 	return n.changeRuntime(func(r *site.Runtime) {
 		r.BMCProven[peer] = r.BMCProven[peer] || result.BMCProven
 		r.OutletsProven[peer] = r.OutletsProven[peer] || result.OutletsProven
@@ -48,6 +52,16 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(stri
 			Metered: result.Load.Known, OffWatts: result.Load.OffWatts, StandbyWatts: result.Load.StandbyWatts,
 		}
 	})
+}
+
+// keepDisproof takes a proof back that a live test has disproved, on both nodes and over restarts: outlets that feed
+// something else would be evidence of a node that runs.
+func (n *Node) keepDisproof(peer string, result fence.TestResult) error {
+	if !result.OutletsWrong {
+		return nil
+	}
+	n.driver.Note("outlets-wrong", peer)
+	return n.changeRuntime(func(r *site.Runtime) { r.OutletsProven[peer] = false })
 }
 
 func (n *Node) testEntry(result fence.TestResult, err error, by string, began moment) ledger.Entry {

@@ -28,8 +28,9 @@ type fencer struct {
 	target  fence.Target
 	runner  *fence.Runner // nil: no way to fence
 	proof   proof
-	latched func() (site.Latch, bool) // of the peer; nil: there are no latches
-	record  func(ledger.Entry)        // nil: nowhere
+	live    func(context.Context, func(string)) (fence.TestResult, error) // the runner's live test
+	latched func() (site.Latch, bool)                                     // of the peer; nil: there are no latches
+	record  func(ledger.Entry)                                            // nil: nowhere
 }
 
 func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *faults, log *slog.Logger) (*fencer, error) {
@@ -42,7 +43,7 @@ func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *fa
 	if err != nil {
 		return nil, fmt.Errorf("ways to fence node %v: %w", self.Peer(), err)
 	}
-	f.runner = runner
+	f.runner, f.live = runner, runner.LiveTest
 	return f, nil
 }
 
@@ -228,7 +229,7 @@ func (f *fencer) test(ctx context.Context, progress func(string)) (fence.TestRes
 	if f.runner == nil {
 		return fence.TestResult{}, errors.New("no path to test")
 	}
-	return f.runner.LiveTest(ctx, progress)
+	return f.live(ctx, progress)
 }
 
 // paths are how the ways to the peer stand: what was last seen of each, and its standing proof.

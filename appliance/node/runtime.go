@@ -48,9 +48,12 @@ func sameRuntime(a, b site.Runtime) bool {
 
 func uniteRuntime(into *site.Runtime, other site.Runtime) {
 	into.SetupComplete = into.SetupComplete || other.SetupComplete
-	for _, p := range []struct{ to, from map[string]bool }{
-		{into.OutletsProven, other.OutletsProven}, {into.BMCProven, other.BMCProven}, {into.StoppedVMs, other.StoppedVMs},
-	} {
+	for k, proven := range other.OutletsProven { // a proof that one side has taken back stays taken back
+		if mine, known := into.OutletsProven[k]; !known || mine {
+			into.OutletsProven[k] = proven
+		}
+	}
+	for _, p := range []struct{ to, from map[string]bool }{{into.BMCProven, other.BMCProven}, {into.StoppedVMs, other.StoppedVMs}} {
 		for k, v := range p.from {
 			if v {
 				p.to[k] = true

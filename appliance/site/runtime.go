@@ -12,7 +12,7 @@ type Runtime struct {
 	Epoch         uint64          `json:"epoch"`          // of the writer when it wrote
 	Version       uint64          `json:"version"`        // grows with every change
 	SetupComplete bool            `json:"setup_complete"` // both live fence tests are done
-	OutletsProven map[string]bool `json:"outlets_proven"` // by node whose outlets they are: "a", "b"
+	OutletsProven map[string]bool `json:"outlets_proven"` // by node whose outlets they are: "a", "b"; false: a live test has disproved it
 	BMCProven     map[string]bool `json:"bmc_proven"`     // by node whose BMC it is
 	StoppedVMs    map[string]bool `json:"stopped_vms"`    // by VM id: stopped by a person
 

@@ -19,6 +19,7 @@ type TestStep struct {
 type TestResult struct {
 	BMCProven     bool   // off and on by the BMC, read back
 	OutletsProven bool   // with the outlets off the BMC fell silent, with them on it answered again
+	OutletsWrong  bool   // with the outlets off the BMC went on: whatever was proven before, they do not feed this node
 	GUID          string // system GUID that the BMC said: record it. Empty: the board has none
 	Firmware      string // of the BMC: record it
 	PDU           string // identity of the PDU: record it. Empty: none, or the product cannot say
@@ -30,8 +31,8 @@ const silentTwice = 2 // unanswered questions in a row make silence: one datagra
 
 // LiveTest switches the node off and on again by every path it has (hardware.md section 5). The caller has made sure
 // that nothing runs there. progress, if not nil, hears the name of each step as it begins. Whatever fails, the node is
-// given its power back as far as that is possible. An error is a *Fault that names the step; the result says what was
-// proven before it.
+// given its power back as far as that is possible. An error is a *Fault that names the step, or that of ctx; the result
+// says what was proven, or disproved, before it. Outlets that were disproved count for nothing from that moment on.
 func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (TestResult, error) {
 	if !r.enter(ctx) {
 		return TestResult{}, ctx.Err()
@@ -246,9 +247,9 @@ func (t *liveTest) outletsDown(ctx context.Context) error {
 }
 
 // silent waits until the BMC answers nothing at all: it has no power, so the outlets are the node's.
-func (t *liveTest) silent(ctx context.Context) error {
+func (t *liveTest) silent(whole context.Context) error {
 	unanswered := 0
-	err := t.until(ctx, t.r.pace.silent, func(ctx context.Context) bool {
+	err := t.until(whole, t.r.pace.silent, func(ctx context.Context) bool {
 		probe, cancel := context.WithTimeout(ctx, t.r.pace.silentProbe)
 		defer cancel()
 		_, err := t.r.bmc.Power(probe)
@@ -259,7 +260,12 @@ func (t *liveTest) silent(ctx context.Context) error {
 		}
 		return unanswered >= silentTwice
 	})
+	if whole.Err() != nil { // it was ended: nothing is shown
+		return whole.Err()
+	}
 	if err != nil {
+		t.result.OutletsWrong = true
+		t.r.disprove()
 		return &Fault{
 			CodeCrossed, fmt.Sprintf("The BMC of node %s goes on with its outlets off", t.r.cfg.Target.Node),
 			"The outlets do not feed this node, or not all of it", "Compare the power cords with the setup",

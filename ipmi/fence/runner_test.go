@@ -289,6 +289,37 @@ func TestLiveTestFindsCrossedOutlets(t *testing.T) {
 	}
 }
 
+// Cords that were moved after the map was proven: the test that finds it takes the proof away, so that no silence of the
+// BMC makes evidence of those outlets. A test that was ended shows nothing.
+func TestLiveTestTakesTheProofAway(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 5, 6)
+	r := m.runner(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	result, err := r.LiveTest(ctx, func(step string) {
+		if step == "BMC falls silent" {
+			cancel()
+		}
+	})
+	if err == nil || result.OutletsWrong || !r.outletsProven() {
+		t.Errorf("a test that was ended: %+v, %v, proven %v", result, err, r.outletsProven())
+	}
+	result, err = r.LiveTest(t.Context(), nil)
+	var fault *Fault
+	if !errors.As(err, &fault) || fault.Code != CodeCrossed || !result.OutletsWrong || r.outletsProven() {
+		t.Fatalf("crossed outlets: %+v, %v, proven %v", result, err, r.outletsProven())
+	}
+	r.Learn(true, LearnedLoad{}, "") // a document from before the test, changed for another reason
+	m.bmc.SetMute(true)
+	if e := r.Run(t.Context(), Request{Run: 1, Epoch: 1}); e.Verdict == Confirmed || !m.Powered() {
+		t.Errorf("%s by %s while the node runs", e.Verdict, e.Kind)
+	}
+	r.Learn(false, LearnedLoad{}, "")
+	if r.Learn(true, LearnedLoad{}, ""); !r.outletsProven() {
+		t.Error("a proof that was recorded later does not count")
+	}
+}
+
 var learned = LearnedLoad{Known: true, OffWatts: 0, StandbyWatts: 12}
 
 // A welded relay reads off and feeds on: metered, it is found out (LoadGone refused); the node may still run.
