@@ -252,8 +252,8 @@ var sysEntries = []Entry{
 	{
 		Code: DeadlinePassed, Severity: Warning, Title: "The deadline passed",
 		What: "{what} did not finish within {seconds} s",
-		Why:  "It was given up; nothing is half done",
-		Next: "Look at the state and try again", Command: "duet status",
+		Why:  "Waiting for it was given up; what was begun goes on and may still be completed",
+		Next: "Look at the state before ordering it again", Command: "duet status",
 	},
 	{
 		Code: StillRunning, Severity: Warning, Title: "A long action is still running",

@@ -28,12 +28,17 @@ func (n *Node) Leave(ctx context.Context, waiting bool, by, reason string) error
 	if err != nil {
 		return err
 	}
-	if err := n.order(ctx, "leaving the pair", membership.Leave{Waiting: waiting}); err != nil {
-		return errors.Join(err, taken())
-	}
-	n.left.Store(true)
-	n.driver.Note("left", by+": "+reason)
-	return nil
+	return n.orderThen(ctx, "leaving the pair", membership.Leave{Waiting: waiting}, func(err error) error {
+		switch {
+		case event.CodeOf(err) == event.OrderRefused:
+			return errors.Join(err, taken())
+		case err != nil: // it may have left: the latch stays, and a join lifts it
+			return err
+		}
+		n.left.Store(true)
+		n.driver.Note("left", by+": "+reason)
+		return nil
+	})
 }
 
 // Return ends a Leave: this node joins again.
@@ -71,16 +76,21 @@ func (n *Node) Override(ctx context.Context, kind, word, by, reason string) erro
 	if err != nil {
 		return err
 	}
-	if err := n.order(ctx, o.what, e); err != nil {
-		return errors.Join(err, taken())
-	}
-	n.driver.Note(o.note, by+": "+reason)
-	n.byPerson(by, reason)
-	n.history.add(n.latchEntry("latch", n.peer().String(), reason, by))
-	return nil
+	return n.orderThen(ctx, o.what, e, func(err error) error {
+		switch {
+		case event.CodeOf(err) == event.OrderRefused:
+			return errors.Join(err, taken())
+		case err != nil: // it may have been carried out: the peer stays latched
+			return err
+		}
+		n.driver.Note(o.note, by+": "+reason)
+		n.byPerson(by, reason)
+		n.history.add(n.latchEntry("latch", n.peer().String(), reason, by))
+		return nil
+	})
 }
 
-// latch keeps a node off; taken undoes it.
+// latch keeps a node off; taken undoes it, unless another latch took its place.
 func (n *Node) latch(node membership.Node, by, reason string) (taken func() error, err error) {
 	before := maps.Clone(n.store.Runtime().Latched)
 	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
@@ -89,6 +99,9 @@ func (n *Node) latch(node membership.Node, by, reason string) (taken func() erro
 	}
 	return func() error {
 		return n.changeRuntime(func(r *site.Runtime) {
+			if !r.Latched[node.String()].At.Equal(latch.At) {
+				return
+			}
 			delete(r.Latched, node.String())
 			if old, was := before[node.String()]; was {
 				r.Latched[node.String()] = old

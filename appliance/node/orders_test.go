@@ -235,3 +235,80 @@ func TestPeerOffByPerson(t *testing.T) {
 		t.Error("a word about the peer is shown as a forced record")
 	}
 }
+
+// blocked lets the mirrors answer nothing from the moment on that node i takes an order. Nothing of the plant may be
+// looked at until release is called.
+func (p *plant) blocked(i int, order func()) (release func()) {
+	p.t.Helper()
+	orders := func() (count int) {
+		for _, m := range p.nodes[i].driver.Moments() {
+			if m.What == "order" {
+				count++
+			}
+		}
+		return count
+	}
+	before := orders()
+	p.cable.mu.Lock()
+	order()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := await(ctx, func() (bool, error) { return orders() > before, nil }); err != nil {
+		p.cable.mu.Unlock()
+		p.t.Fatalf("the order is not taken: %v", err)
+	}
+	return p.cable.mu.Unlock
+}
+
+// A client that goes away while its order is carried out does not undo it: the node has left, says so, and may return.
+func TestLeaveOutlivesItsClient(t *testing.T) {
+	p := pairOf(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	release := p.blocked(0, func() {
+		go func() { left <- p.nodes[0].Leave(ctx, false, "root", "new fan") }()
+	})
+	cancel()
+	err := <-left
+	release()
+	if event.CodeOf(err) != event.DeadlinePassed {
+		t.Errorf("the order says %v", err)
+	}
+	p.until("the other goes on alone, and both know why", 8*time.Second, func() bool {
+		return p.mode(1, "solo")() && hasFault(p.site(0), event.HasLeft) && hasFault(p.site(1), event.HasLeft)
+	})
+	if err := p.nodes[0].Return(t.Context(), "root"); err != nil {
+		t.Fatal(err)
+	}
+	p.until("paired again", 10*time.Second, p.paired)
+}
+
+// The same for an override: what was forced is marked, and the other node stays latched.
+func TestOverrideOutlivesItsClient(t *testing.T) {
+	p := pairOf(t)
+	p.witness.stop()
+	p.crash(0)
+	p.crash(1)
+	p.start(1, true)
+	n := p.nodes[1]
+	p.until("it waits", 5*time.Second, func() bool { return p.site(1).Word == "frozen" && len(n.driver.Moments()) > 0 })
+	o, err := n.Overrides(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	forced := make(chan error, 1)
+	release := p.blocked(1, func() {
+		go func() { forced <- n.Override(ctx, api.ForceSoloOverride, o.ForceSolo.Word, "root", "a burnt") }()
+	})
+	cancel()
+	err = <-forced
+	release()
+	if event.CodeOf(err) != event.DeadlinePassed {
+		t.Errorf("the order says %v", err)
+	}
+	p.until("it serves by force", 5*time.Second, func() bool { return p.mode(1, "solo")() && hasFault(p.site(1), event.Forced) })
+	if _, latched := n.latchOf("a"); !latched {
+		t.Error("the other node is not latched")
+	}
+}
