@@ -152,6 +152,9 @@ func (n *Node) mayTest() string {
 	case !st.Committed() || st.Session == 0:
 		return "the nodes are not paired"
 	}
+	if l, is := n.latchOf(peer.String()); is {
+		return "node " + peer.String() + " is latched off: " + l.Reason
+	}
 	for _, v := range doc.Volumes {
 		if st.Rec.Legs[v.Slot].Set != membership.Both {
 			return "volume " + v.Name + " is not in sync on both nodes"

@@ -24,8 +24,10 @@ func (n *Node) LatchNode(_ context.Context, node, reason, by string) error {
 	if err := n.aboutPeer(node); err != nil {
 		return err
 	}
-	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
-	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node] = latch }); err != nil {
+	if n.testsPeer() {
+		return event.New(event.OrderRefused, "what", "the latch of node "+node, "reason", testingReason, "next", testingNext)
+	}
+	if _, err := n.latch(n.peer(), by, reason); err != nil {
 		return err
 	}
 	n.driver.Note("latched", node+": "+reason)
@@ -52,6 +54,17 @@ func (n *Node) UnlatchNode(ctx context.Context, node, reason, by string) error {
 	err := f.PowerOn(ctx)
 	f.proof.watch.Soon() // what was seen of it while it was off is not shown any longer
 	return reportedError(err)
+}
+
+// While a live test runs it switches the peer on whatever anybody wishes: a latch would not be kept.
+const (
+	testingReason = "a live fence test switches that node off and on"
+	testingNext   = "Wait until the test has ended"
+)
+
+func (n *Node) testsPeer() bool {
+	f := n.fencerNow()
+	return f != nil && f.held.Load()
 }
 
 // aboutPeer refuses an order about this node: it could not carry it out on itself.

@@ -72,6 +72,9 @@ func (n *Node) Override(ctx context.Context, kind, word, by, reason string) erro
 	if !sameWord(word, n.word(o, st)) {
 		return event.New(event.OverrideUnconfirmed, "what", o.what, "verb", o.name)
 	}
+	if n.testsPeer() {
+		return event.New(event.OrderRefused, "what", o.what, "reason", testingReason, "next", testingNext)
+	}
 	taken, err := n.latch(n.peer(), by, reason)
 	if err != nil {
 		return err
@@ -90,12 +93,16 @@ func (n *Node) Override(ctx context.Context, kind, word, by, reason string) erro
 	})
 }
 
-// latch keeps a node off; taken undoes it, unless another latch took its place.
+// latch keeps a node off: when it returns, nothing that would give the peer power is under way. taken undoes it, unless
+// another latch took its place.
 func (n *Node) latch(node membership.Node, by, reason string) (taken func() error, err error) {
 	before := maps.Clone(n.store.Runtime().Latched)
 	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
 	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node.String()] = latch }); err != nil {
 		return nil, err
+	}
+	if f := n.fencerNow(); f != nil && node == n.peer() {
+		f.keepOff()()
 	}
 	return func() error {
 		return n.changeRuntime(func(r *site.Runtime) {

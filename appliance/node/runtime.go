@@ -94,6 +94,9 @@ func (n *Node) runtimeChanged() {
 	n.mu.Unlock()
 	if f != nil {
 		f.proven(r)
+		if _, latched := r.Latched[n.peer().String()]; latched {
+			f.keepOff()
+		}
 	}
 	n.tasks.Go(n.driver.Wake)
 }
