@@ -6,12 +6,9 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"duet/appliance/event"
 )
 
 // Limits of what is about fencing.
@@ -34,7 +31,7 @@ type FenceBackend interface {
 	// FenceTest proves every path to that node now, without switching anything.
 	FenceTest(ctx context.Context, node string) ([]FencePath, error)
 	// FenceTestLive switches that node off and on by every path. It demands that nothing needs it (FENCE-5048).
-	FenceTestLive(ctx context.Context, node, by string, report func(Step)) error
+	FenceTestLive(ctx context.Context, node, by, reason string, progress func(string)) error
 	// FenceHistory is what was done, newest first.
 	FenceHistory(ctx context.Context, limit int) ([]FenceEntry, error)
 	// LatchNode keeps a node off; UnlatchNode lifts that and switches it on.
@@ -77,6 +74,11 @@ type Latch struct {
 	At     time.Time `json:"at"`
 }
 
+// Reason is the body of an order that needs nothing else.
+type Reason struct {
+	Reason string `json:"reason" doc:"why; it is shown to everybody who looks"`
+}
+
 type (
 	byNode struct {
 		Node string `path:"node" enum:"a,b" doc:"the node whose power it is"`
@@ -84,11 +86,13 @@ type (
 	historyQuery struct {
 		Limit int `query:"limit" minimum:"0" maximum:"1000" doc:"how many, newest first; 0: 20"`
 	}
+	cycled struct {
+		Node string `path:"node" enum:"a,b" doc:"the node that is switched off and on"`
+		Body Reason
+	}
 	reasoned struct {
 		Node string `path:"node" enum:"a,b" doc:"the node whose power it is"`
-		Body struct {
-			Reason string `json:"reason" doc:"why; it is shown until the latch is lifted"`
-		}
+		Body Reason
 	}
 )
 
@@ -111,9 +115,15 @@ func (s *Server) fenceTest(ctx context.Context, in *byNode) (*reply[[]FencePath]
 	return &reply[[]FencePath]{orEmpty(paths)}, err
 }
 
-func (s *Server) fenceTestLive(_ context.Context, in *byNode) (*reply[Task], error) {
+func (s *Server) fenceTestLive(_ context.Context, in *cycled) (*reply[Task], error) {
+	reason, err := givenReason(in.Body.Reason)
+	if err != nil {
+		return nil, err
+	}
 	task, err := s.tasks.start(s.ctx, livePowerCycle, liveTestLimit, func(ctx context.Context, report func(Step)) error {
-		return s.cfg.Backend.FenceTestLive(ctx, in.Node, byRoot, report)
+		return inSteps(report, liveTestLimit, "node "+in.Node, func(progress func(string)) error {
+			return s.cfg.Backend.FenceTestLive(ctx, in.Node, byRoot, reason, progress)
+		})
 	})
 	return &reply[Task]{task}, err
 }
@@ -136,9 +146,9 @@ func (s *Server) unlatch(ctx context.Context, in *reasoned) (*reply[Fence], erro
 }
 
 func (s *Server) latching(ctx context.Context, in *reasoned, act func(ctx context.Context, node, reason, by string) error) (*reply[Fence], error) {
-	reason := strings.TrimSpace(in.Body.Reason)
-	if reason == "" || len(reason) > reasonBytesMax {
-		return nil, event.New(event.BadRequest, "detail", "a reason of 1 to 200 bytes is needed")
+	reason, err := givenReason(in.Body.Reason)
+	if err != nil {
+		return nil, err
 	}
 	if err := act(ctx, in.Node, reason, byRoot); err != nil {
 		return nil, err
@@ -152,8 +162,8 @@ func (c *Client) FenceTest(ctx context.Context, node string) ([]FencePath, error
 }
 
 // FenceTestLive begins the task that switches a node off and on.
-func (c *Client) FenceTestLive(ctx context.Context, node string) (Task, error) {
-	return call[Task](ctx, c, http.MethodPost, "/fence/test/"+url.PathEscape(node)+"/power-cycle", nil)
+func (c *Client) FenceTestLive(ctx context.Context, node, reason string) (Task, error) {
+	return post[Task](ctx, c, "/fence/test/"+url.PathEscape(node)+"/power-cycle", Reason{reason})
 }
 
 // FenceHistory is what was done, newest first.

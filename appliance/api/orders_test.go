@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"duet/appliance/api"
 	"duet/appliance/api/fakenode"
@@ -15,6 +17,7 @@ func TestOrdersWantAReason(t *testing.T) {
 	for what, order := range map[string]func() error{
 		"add":      func() error { _, err := c.WitnessAdd(ctx, named); return err },
 		"replace":  func() error { _, err := c.WitnessReplace(ctx, api.WitnessOrder{}); return err },
+		"test":     func() error { _, err := c.FenceTestLive(ctx, "b", " "); return err },
 		"leave":    func() error { _, err := c.Leave(ctx, "a", api.Leaving{Reason: "  "}); return err },
 		"override": func() error { _, err := c.Override(ctx, api.PeerOffOverride, api.Overriding{Confirm: "x"}); return err },
 		"add nobody": func() error {
@@ -35,5 +38,36 @@ func TestOrdersWantAReason(t *testing.T) {
 	}
 	if _, err := c.Leave(ctx, "b", api.Leaving{Reason: "x"}); code(err) != "VM-6003" {
 		t.Errorf("the other node: %v", err)
+	}
+}
+
+// heldTest is a node whose live test stays at its second step until it is ended.
+type heldTest struct{ *fakenode.Node }
+
+func (h heldTest) FenceTestLive(ctx context.Context, _, _, _ string, progress func(string)) error {
+	progress("BMC: power down")
+	progress("BMC says off, twice")
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Every step of a task that runs says for whom it waits, and until when.
+func TestStepsSayForWhomTheyWait(t *testing.T) {
+	c, _ := serve(t, api.ServerConfig{Backend: heldTest{fakenode.New()}})
+	task, err := c.FenceTestLive(t.Context(), "b", "new cords")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); len(task.Steps) < 2; <-tick.C {
+		if task, err = c.Task(t.Context(), task.ID); err != nil || time.Now().After(deadline) {
+			t.Fatalf("%+v, %v", task, err)
+		}
+	}
+	for _, s := range task.Steps {
+		if running := s.State == "running"; running != (s.WaitingFor == "node b") || s.Deadline.IsZero() {
+			t.Errorf("%+v", s)
+		}
 	}
 }

@@ -80,7 +80,7 @@ var fenceEntries = []Entry{
 		Code: BMCFirmware, Severity: Warning, Title: "A BMC runs other firmware than before",
 		What: "The BMC of a node runs other firmware than before",
 		Why:  "What was proven of the old firmware is not proven of the new one",
-		Next: "Run the live test of that node again", Command: "duet fence test NODE --power-cycle",
+		Next: "Run the live test of that node again", Command: "duet fence test NODE --power-cycle --reason TEXT",
 	},
 	{
 		Code: OutletOff, Severity: Warning, Title: "An outlet of a node is off",
@@ -236,7 +236,7 @@ var fenceEntries = []Entry{
 		Code: FenceTestRefused, Severity: Warning, Title: "The live test may not run now",
 		What: "The live test of node {node} may not run now: {reason}",
 		Why:  "It switches the node off and on, so nothing may need it",
-		Next: "Do what it asks for, and order it again", Command: "duet fence test {node} --power-cycle",
+		Next: "Do what it asks for, and order it again", Command: "duet fence test {node} --power-cycle --reason TEXT",
 	},
 	{
 		Code: LedgerDead, Severity: Warning, Title: "The fence ledger is not written any more",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,10 +101,11 @@ func TestFencing(t *testing.T) {
 
 	// The live test by order.
 	var steps []string
-	if err := a.FenceTestLive(t.Context(), "b", "root", func(s api.Step) { steps = append(steps, s.State+" "+s.Name) }); err != nil {
+	p.until("the witness is reached by both", 10*time.Second, func() bool { return p.site(0).Word == "safe" })
+	if err := a.FenceTestLive(t.Context(), "b", "root", "new cords", func(s string) { steps = append(steps, s) }); err != nil {
 		t.Fatalf("%v after %q", err, steps)
 	}
-	if !boxes[1].Powered() || len(steps) < 8 {
+	if !boxes[1].Powered() || len(steps) < 5 {
 		t.Errorf("powered %v; %q", boxes[1].Powered(), steps)
 	}
 	if learned := a.store.Runtime().Learned["b"]; learned.Firmware == "" {
@@ -149,7 +151,7 @@ func TestDisprovedOutlets(t *testing.T) {
 		t.Helper()
 		f := &fencer{self: membership.A, runner: &fence.Runner{}, told: newFaults()}
 		f.live = func(context.Context, func(string)) (fence.TestResult, error) { return result, &fence.Fault{Code: code} }
-		if err := a.liveTest(t.Context(), f, "root", func(string) {}); event.CodeOf(err) != event.Code(code) {
+		if err := a.liveTest(t.Context(), f, "root", "new cords", func(string) {}); event.CodeOf(err) != event.Code(code) {
 			t.Errorf("the test says %v", err)
 		}
 	}
@@ -187,12 +189,68 @@ func TestFencingRefusals(t *testing.T) {
 	if err := n.LatchNode(t.Context(), "b", "x", "root"); event.CodeOf(err) != event.NotFounded {
 		t.Errorf("%v", err)
 	}
-	if reason := n.mayTest(); reason == "" {
+	if reason := n.mayTest(t.Context()); reason == "" {
 		t.Error("a fresh node may test")
 	}
 	if verdict, why := (&fencer{self: membership.A}).Fence(t.Context(), membership.Fence{}); verdict != membership.Unknown || why == "" {
 		t.Errorf("no path: %v", verdict)
 	}
+}
+
+// The live test is refused when this node would not go on while the other one is off: that the nodes are paired does not
+// give it a vote.
+func TestLiveTestNeedsASurvivor(t *testing.T) {
+	p := pairOf(t)
+	n := p.nodes[0]
+	p.until("safe", 10*time.Second, func() bool { return n.mayTest(t.Context()) == "" })
+	p.until("refused while the other node does not reach the witness", 5*time.Second, func() bool {
+		n.mu.Lock()
+		n.arbiter.told.Reached = false // it says so anew every 5 s
+		n.mu.Unlock()
+		return strings.Contains(n.mayTest(t.Context()), "the site has to be safe, and is not: press-7: at risk")
+	})
+	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched["b"] = site.Latch{By: "root", Reason: "fan"} }); err != nil {
+		t.Fatal(err)
+	}
+	if why := n.mayTest(t.Context()); !strings.Contains(why, "latched off: fan") {
+		t.Errorf("a latched node: %q", why)
+	}
+}
+
+// Without a witness nothing may run anywhere: what decides there is what is being tested.
+func TestLiveTestWithoutAWitness(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	p.start(1, true)
+	doc := p.answers()
+	doc.Witness, doc.VMs = nil, []site.VM{{Name: "press", MemoryMiB: 64, VCPUs: 1, Disks: []string{"data"}}}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := p.nodes[0].Answer(ctx, doc, func(s api.Step) { t.Logf("%s: %s %s", s.Name, s.State, s.Detail) }); err != nil {
+		t.Fatal(err)
+	}
+	n := p.nodes[0]
+	p.until("paired", 5*time.Second, func() bool { return n.driver.View().State.Committed() })
+	if why := n.mayTest(t.Context()); !strings.Contains(why, "VM press has to be stopped") {
+		t.Errorf("with a VM here: %q", why)
+	}
+	if err := n.changeRuntime(func(r *site.Runtime) { r.StoppedVMs[p.site(0).VMs[0].ID] = true }); err != nil {
+		t.Fatal(err)
+	}
+	if why := n.mayTest(t.Context()); why != "" {
+		t.Errorf("with nothing running: %q", why)
+	}
+	busy := &fencer{self: membership.A}
+	busy.held.Store(true)
+	n.mu.Lock()
+	n.fencer = busy
+	n.mu.Unlock()
+	if err := n.MoveVM(ctx, "press"); event.CodeOf(err) != event.OrderRefused || !strings.Contains(event.As(err).Why(), "live fence test") {
+		t.Errorf("a move during a live test: %v", err)
+	}
+	n.mu.Lock()
+	n.fencer = nil
+	n.mu.Unlock()
 }
 
 func TestPeerLatchEndsWithAJoin(t *testing.T) {

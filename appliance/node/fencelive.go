@@ -10,6 +10,7 @@ import (
 	"duet/appliance/api"
 	"duet/appliance/event"
 	"duet/appliance/membership"
+	"duet/appliance/outlook"
 	"duet/appliance/site"
 	"duet/ipmi/fence"
 	"duet/ipmi/fence/ledger"
@@ -17,14 +18,14 @@ import (
 
 // liveTest turns the peer off and on by every way it has, waits until it is back and in sync, and records what was
 // learned. Setup and `duet fence test --power-cycle` both end in it.
-func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(string)) error {
+func (n *Node) liveTest(ctx context.Context, f *fencer, by, reason string, say func(string)) error {
 	peer := n.peer().String()
 	f.held.Store(true)
 	defer f.held.Store(false)
 	n.driver.Note("fence-test", peer)
 	began := startOf()
 	result, err := f.test(ctx, say)
-	n.history.add(n.testEntry(result, err, by, began))
+	n.history.add(n.testEntry(result, err, by, reason, began))
 	defer func() {
 		if w := f.proof.watch; w != nil {
 			w.Soon() // what was just proven, or disproved, is shown so
@@ -64,7 +65,7 @@ func (n *Node) keepDisproof(peer string, result fence.TestResult) error {
 	return n.changeRuntime(func(r *site.Runtime) { r.OutletsProven[peer] = false })
 }
 
-func (n *Node) testEntry(result fence.TestResult, err error, by string, began moment) ledger.Entry {
+func (n *Node) testEntry(result fence.TestResult, err error, by, reason string, began moment) ledger.Entry {
 	e := ledger.Entry{
 		What: "live-test", Node: n.peer().String(), By: by, At: began.wall, BootMS: began.boot / int64(time.Millisecond), TookMS: began.took(),
 		Epoch: uint64(n.driver.View().State.Rec.Ep), Verdict: fence.Confirmed.String(), Why: "every path switched it off and on",
@@ -74,6 +75,9 @@ func (n *Node) testEntry(result fence.TestResult, err error, by string, began mo
 		if fault, ok := asReported(err); ok {
 			e.Code, e.Why = string(fault.Code), fault.What()+": "+fault.Why()
 		}
+	}
+	if reason != "" {
+		e.Why += " (ordered: " + reason + ")"
 	}
 	for _, s := range result.Steps {
 		e.Steps = append(e.Steps, ledger.Step{Name: s.Name, TookMS: s.Took.Milliseconds()})
@@ -103,8 +107,9 @@ func (n *Node) FenceTest(ctx context.Context, node string) ([]api.FencePath, err
 	return out, nil
 }
 
-// FenceTestLive switches the other node off and on. It demands that nothing needs that node.
-func (n *Node) FenceTestLive(ctx context.Context, node, by string, report func(api.Step)) error {
+// FenceTestLive switches the other node off and on. It demands that nothing needs that node, and that this one goes on
+// while it is off.
+func (n *Node) FenceTestLive(ctx context.Context, node, by, reason string, progress func(string)) error {
 	if err := n.aboutPeer(node); err != nil {
 		return err
 	}
@@ -112,37 +117,21 @@ func (n *Node) FenceTestLive(ctx context.Context, node, by string, report func(a
 	if f == nil || !f.exists() {
 		return event.New(event.NoFenceMeans)
 	}
-	if reason := n.mayTest(); reason != "" {
-		return event.New(event.FenceTestRefused, "node", node, "reason", reason)
-	}
 	if !n.setup.take() {
 		return event.New(event.TaskRunning, "task", "setup")
 	}
 	defer n.setup.release()
-	now := time.Now()
-	step := api.Step{State: "running", WaitingFor: "node " + node, Since: now, Deadline: now.Add(testWait + rejoinWait)}
-	done := func(state string) {
-		if step.Name == "" {
-			return
-		}
-		step.State, step.Detail, step.WaitingFor = state, fmt.Sprintf("%.1f s", time.Since(step.Since).Seconds()), ""
-		report(step)
+	f.held.Store(true) // from here on no VM is given to that node, and it is not latched
+	defer f.held.Store(false)
+	if why := n.mayTest(ctx); why != "" {
+		return event.New(event.FenceTestRefused, "node", node, "reason", why)
 	}
-	err := n.liveTest(ctx, f, by, func(name string) {
-		done("done")
-		step.Name, step.State, step.Detail, step.Since = name, "running", "", time.Now()
-		report(step)
-	})
-	if err != nil {
-		done("failed")
-		return err
-	}
-	done("done")
-	return nil
+	n.driver.Note("fence-test-ordered", by+": "+reason)
+	return n.liveTest(ctx, f, by, reason, progress)
 }
 
 // mayTest is why the live test may not run now; empty: it may.
-func (n *Node) mayTest() string {
+func (n *Node) mayTest(ctx context.Context) string {
 	doc, _ := n.document()
 	st := n.driver.View().State
 	peer := n.peer()
@@ -169,6 +158,30 @@ func (n *Node) mayTest() string {
 	}
 	if len(there) > 0 {
 		return fmt.Sprintf("VM %s runs on node %v", strings.Join(there, ", "), peer)
+	}
+	return n.standsTest(ctx, st, doc, stopped)
+}
+
+// standsTest is why this node would not go on while the other one is off. With a witness as the arbiter it goes on by its
+// vote, and only then; without one it holds I/O until the test is over, because fencing, which decides there, is what is
+// being tested: then nothing may run at all.
+func (n *Node) standsTest(ctx context.Context, st membership.State, doc site.Document, stopped map[string]bool) string {
+	if doc.Witness == nil {
+		for _, vm := range doc.VMs {
+			if !stopped[vm.ID] {
+				return fmt.Sprintf("there is no witness, so node %v would hold I/O until node %v is back: VM %s has to be stopped", n.self, n.peer(), vm.Name)
+			}
+		}
+		return ""
+	}
+	now, err := n.Site(ctx)
+	switch {
+	case err != nil:
+		return err.Error()
+	case st.Rec.Arb.Kind != membership.ArbWitness:
+		return fmt.Sprintf("the witness does not decide who goes on alone, so node %v would hold I/O until node %v is back", n.self, n.peer())
+	case now.Word != outlook.Safe || !now.Witness.Reached || !now.Witness.Confirmed:
+		return "the site has to be safe, and is not: " + now.Sentence
 	}
 	return ""
 }

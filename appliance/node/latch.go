@@ -56,9 +56,10 @@ func (n *Node) UnlatchNode(ctx context.Context, node, reason, by string) error {
 	return reportedError(err)
 }
 
-// While a live test runs it switches the peer on whatever anybody wishes: a latch would not be kept.
+// While a live test runs it switches the peer off and on, whatever anybody wishes: a latch would not be kept, and a VM
+// that is given to it would be cut off.
 const (
-	testingReason = "a live fence test switches that node off and on"
+	testingReason = "a live fence test switches the other node off and on"
 	testingNext   = "Wait until the test has ended"
 )
 

@@ -18,6 +18,9 @@ func (n *Node) MoveVM(ctx context.Context, name string) error {
 	}
 	id := membership.ResourceID(vm.Slot) //nolint:gosec // bounded by site.Check
 	what := "the move of VM " + name
+	if n.testsPeer() {
+		return event.New(event.OrderRefused, "what", what, "reason", testingReason, "next", testingNext)
+	}
 	if err := n.order(ctx, what, membership.Move{Resource: id}); err != nil {
 		return err
 	}

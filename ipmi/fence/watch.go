@@ -204,7 +204,7 @@ func (r *Runner) inspectBMC(ctx context.Context) (BMCAnswer, *Fault) {
 		fault = &Fault{
 			CodeFirmware, fmt.Sprintf("The BMC of node %s runs other firmware than before", r.cfg.Target.Node),
 			fmt.Sprintf("it was %s and is %s; what was proven is not proven of it", recorded, report.Firmware),
-			"Run the live test of the node again: duet fence test " + r.cfg.Target.Node.String() + " --power-cycle",
+			"Run the live test of the node again: duet fence test " + r.cfg.Target.Node.String() + " --power-cycle --reason TEXT",
 		}
 	}
 	return answer, fault

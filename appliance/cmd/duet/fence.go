@@ -92,17 +92,22 @@ func mapLines(w io.Writer, paths []api.FencePath) {
 }
 
 func (c *cli) fenceTest() *cobra.Command {
-	live := false
+	live, reason := false, ""
 	limit := 10 * time.Minute
 	cmd := &cobra.Command{
 		Use: "test NODE", Short: "Prove every way to a node now", Args: exact(1),
 		Long: "Proves every way to NODE from the other node, now; nothing is switched. With --power-cycle NODE is switched\n" +
-			"off and on by each of them: both nodes must be paired and in sync, and nothing may run on NODE.",
+			"off and on by each of them: the site must be safe, and nothing may run on NODE; without a witness nothing may run at\n" +
+			"all, because the other node holds I/O until NODE is back. It needs a reason, which the ledger keeps.",
+		Example: "  duet fence test b\n  duet fence test b --power-cycle --reason 'new power cords'",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if live && strings.TrimSpace(reason) == "" {
+				return usageError{fmt.Errorf("--reason is needed; use: %s", cmd.UseLine())}
+			}
 			if live {
 				ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 				defer cancel()
-				return c.livetest(ctx, args[0])
+				return c.livetest(ctx, args[0], reason)
 			}
 			client := c.client()
 			defer client.Close()
@@ -114,15 +119,16 @@ func (c *cli) fenceTest() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&live, "power-cycle", false, "switch the node off and on")
+	cmd.Flags().StringVar(&reason, "reason", "", "with --power-cycle: why, for everybody who looks")
 	cmd.Flags().DurationVar(&limit, "timeout", limit, "how long to follow")
 	return cmd
 }
 
 // livetest follows the task and shows what the ledger keeps of it: every step with its time.
-func (c *cli) livetest(ctx context.Context, node string) error {
+func (c *cli) livetest(ctx context.Context, node, reason string) error {
 	client := c.client()
 	defer client.Close()
-	task, err := client.FenceTestLive(ctx, node)
+	task, err := client.FenceTestLive(ctx, node, reason)
 	if err != nil {
 		return err
 	}
