@@ -12,6 +12,7 @@ import (
 	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
+	"duet/ipmi/fence/ledger"
 )
 
 // pairOf is a founded pair of two real nodes.
@@ -205,6 +206,49 @@ func TestForceSolo(t *testing.T) {
 	p.until("the fault is gone, the latch too", 5*time.Second, func() bool {
 		return !hasFault(p.site(1), event.Forced) && len(n.store.Runtime().Latched) == 0
 	})
+}
+
+// The word of an override dies with everything that was shown beside it, and with nothing else.
+func TestOverrideWord(t *testing.T) {
+	n := newPlant(t).booted()
+	st := membership.State{Mode: membership.Frozen}
+	st.Rec.Ep, st.Rec.Members = 7, membership.Both
+	seen := func(verdict string) {
+		n.history.add(ledger.Entry{What: "fence", Node: "b", By: "core", Epoch: 7, Verdict: verdict, Decided: "bmc"})
+	}
+	within := func(what string, is func() bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := await(ctx, func() (bool, error) { return is(), nil }); err != nil {
+			t.Fatal(what)
+		}
+	}
+	seen("unknown")
+	within("no evidence is kept", func() bool { return n.history.lastFence() != nil })
+	word := n.word(forceSoloOverride, st)
+	if again := n.word(forceSoloOverride, st); again != word || n.word(peerOffOverride, st) == word {
+		t.Errorf("%s, and again %s", word, again)
+	}
+	for what, change := range map[string]func(*membership.State){
+		"epoch":    func(st *membership.State) { st.Rec.Ep++ },
+		"PREPARE":  func(st *membership.State) { st.Rec.Prep.Ep = 8 },
+		"recorded": func(st *membership.State) { st.Rec.High = 9 },
+		"members":  func(st *membership.State) { st.Rec.Members = membership.OnlyB },
+		"arbiter":  func(st *membership.State) { st.Rec.Arb.Kind = membership.ArbFence },
+		"register": func(st *membership.State) { st.Rec.Arb.RID[3] = 1 },
+		"copy":     func(st *membership.State) { st.Rec.Consistent = true },
+		"mode":     func(st *membership.State) { st.Mode = membership.Solo },
+	} {
+		other := st
+		change(&other)
+		if n.word(forceSoloOverride, other) == word {
+			t.Errorf("the word outlives a change of the %s", what)
+		}
+	}
+	seen("unknown")
+	seen("refused")
+	within("the word outlives other evidence", func() bool { return n.word(forceSoloOverride, st) != word })
 }
 
 // A survivor without evidence takes a person's word, once and for its epoch; the other node is latched off.
