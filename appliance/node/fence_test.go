@@ -270,6 +270,25 @@ func TestPeerLatchEndsWithAJoin(t *testing.T) {
 	})
 }
 
+// What is lifted by a join was set before it: the order to keep a node off that has just joined stays.
+func TestLatchBehindAJoinStays(t *testing.T) {
+	n := newPlant(t).booted()
+	err := n.changeRuntime(func(r *site.Runtime) {
+		r.Latched["a"], r.Latched["b"], r.Forced = site.Latch{By: byLeave, Epoch: 6}, site.Latch{By: "root", Epoch: 7}, true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.liftJoined(7)
+	if r := n.store.Runtime(); len(r.Latched) != 1 || r.Latched["b"].Epoch != 7 || r.Forced {
+		t.Errorf("after the join at epoch 7: %+v", r)
+	}
+	n.liftJoined(8)
+	if r := n.store.Runtime(); len(r.Latched) != 0 {
+		t.Errorf("after the next join: %+v", r)
+	}
+}
+
 // Whatever a peer tells of the paths, it is taken whole or refused.
 func FuzzPublished(f *testing.F) {
 	f.Add([]byte(`[{"kind":"bmc","state":"on","age_ms":7,"fresh":true}]`))

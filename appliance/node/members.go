@@ -24,7 +24,7 @@ func (n *Node) Leave(ctx context.Context, waiting bool, by, reason string) error
 		return refusal("leaving the pair", why)
 	}
 	// The latch is for the node that stays: it would switch this one on again when somebody switches it off (R10b).
-	taken, err := n.latch(n.self, byLeave, by+": "+reason)
+	taken, err := n.latch(n.self, byLeave, by+": "+reason, false)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (n *Node) Override(ctx context.Context, kind, word, by, reason string) erro
 	if n.testsPeer() {
 		return event.New(event.OrderRefused, "what", o.what, "reason", testingReason, "next", testingNext)
 	}
-	taken, err := n.latch(n.peer(), by, reason)
+	taken, err := n.latch(n.peer(), by, reason, kind == api.ForceSoloOverride)
 	if err != nil {
 		return err
 	}
@@ -94,11 +94,12 @@ func (n *Node) Override(ctx context.Context, kind, word, by, reason string) erro
 }
 
 // latch keeps a node off: when it returns, nothing that would give the peer power is under way. taken undoes it, unless
-// another latch took its place.
-func (n *Node) latch(node membership.Node, by, reason string) (taken func() error, err error) {
+// another latch took its place. forced: this node goes on by force, which is shown until the other one has joined.
+func (n *Node) latch(node membership.Node, by, reason string, forced bool) (taken func() error, err error) {
+	was := n.store.Runtime().Forced
 	before := maps.Clone(n.store.Runtime().Latched)
 	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
-	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node.String()] = latch }); err != nil {
+	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node.String()], r.Forced = latch, r.Forced || forced }); err != nil {
 		return nil, err
 	}
 	if f := n.fencerNow(); f != nil && node == n.peer() {
@@ -109,6 +110,7 @@ func (n *Node) latch(node membership.Node, by, reason string) (taken func() erro
 			if !r.Latched[node.String()].At.Equal(latch.At) {
 				return
 			}
+			r.Forced = was
 			delete(r.Latched, node.String())
 			if old, was := before[node.String()]; was {
 				r.Latched[node.String()] = old

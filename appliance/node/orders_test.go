@@ -201,6 +201,9 @@ func TestForceSolo(t *testing.T) {
 	if !hasFault(s, event.Forced) || !strings.Contains(s.Sentence, "by force, against its record: root: a burnt") || len(s.Fence.Latches) != 1 {
 		t.Errorf("%q %+v %+v", s.Sentence, s.Faults, s.Fence.Latches)
 	}
+	if err := n.UnlatchNode(ctx, "a", "try it", "root"); err != nil || !hasFault(p.site(1), event.Forced) {
+		t.Errorf("the latch was lifted and with it the alarm: %v", err)
+	}
 	p.start(0, true)
 	p.until("paired again", 15*time.Second, func() bool { return p.site(0).Mode == "paired" && p.site(1).Mode == "paired" })
 	p.until("the fault is gone, the latch too", 5*time.Second, func() bool {

@@ -66,7 +66,7 @@ func TestLatchEndsAPowerOn(t *testing.T) {
 	if err := await(within, func() (bool, error) { return f.runner.Last().Paths[0].Fault.Code == fence.CodePDUSilent, nil }); err != nil {
 		t.Fatalf("it is not under way: %v", err)
 	}
-	taken, err := n.latch(membership.B, "root", "burnt")
+	taken, err := n.latch(membership.B, "root", "burnt", false)
 	if err != nil {
 		t.Fatal(err)
 	}

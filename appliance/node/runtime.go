@@ -48,6 +48,7 @@ func sameRuntime(a, b site.Runtime) bool {
 
 func uniteRuntime(into *site.Runtime, other site.Runtime) {
 	into.SetupComplete = into.SetupComplete || other.SetupComplete
+	into.Forced = into.Forced || other.Forced
 	for k, proven := range other.OutletsProven { // a proof that one side has taken back stays taken back
 		if mine, known := into.OutletsProven[k]; !known || mine {
 			into.OutletsProven[k] = proven

@@ -18,6 +18,7 @@ type Runtime struct {
 
 	Learned map[string]Learned `json:"learned"` // by node whose paths they are: what its live test saw
 	Latched map[string]Latch   `json:"latched"` // by node: it is off and stays off
+	Forced  bool               `json:"forced"`  // a node was forced to go on alone, and the other one has not joined since
 }
 
 // Learned is what the live test of a node saw of the devices that fence it.
