@@ -185,7 +185,7 @@ func (f *fencer) PowerOn(ctx context.Context) error {
 	}
 	f.told.clearAbout(aboutPowerOn)
 	err := f.give(ctx, f.runner.PowerOn)
-	if fault, ok := errors.AsType[*event.Fault](err); ok { // latched
+	if fault, ok := errors.AsType[*event.Fault](err); ok && fault.Args["by"] != byLeave { // latched; of a leave, SITE-1034 tells
 		f.told.raiseAbout(aboutPowerOn, fault)
 	} else if fault, ok := asReported(err); ok {
 		f.told.raiseAbout(aboutPowerOn, fault)

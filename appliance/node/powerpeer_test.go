@@ -88,6 +88,21 @@ func TestLatchEndsAPowerOn(t *testing.T) {
 	}
 }
 
+// A node that has left is not switched on, and that is no fault: it is said already that it has left, and why.
+func TestANodeThatLeftIsNoFault(t *testing.T) {
+	n, device := outletsOff(t)
+	f := n.fencerNow()
+	for by, faults := range map[string]int{byLeave: 0, "root": 1} {
+		if err := n.changeRuntime(func(r *site.Runtime) { r.Latched["b"] = site.Latch{By: by, Reason: "new fan"} }); err != nil {
+			t.Fatal(err)
+		}
+		err := f.PowerOn(t.Context())
+		if event.CodeOf(err) != event.NodeLatched || device.Outlet(3) || len(f.told.list()) != faults {
+			t.Errorf("latched by %s: %v, faults %v", by, err, f.told.list())
+		}
+	}
+}
+
 // A live test that was cut short left the peer's outlets off, and no evidence can lead to R10b before the test has
 // passed: giving the answers again gives the power back.
 func TestAnswersAgainPowerThePeer(t *testing.T) {
