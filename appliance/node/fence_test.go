@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -172,7 +174,7 @@ func TestDisprovedOutlets(t *testing.T) {
 		{{"b": false}, {"a": true}}, {{"a": true}, {"b": false}},
 	} {
 		into := site.Runtime{OutletsProven: proofs[0]}.Next(1)
-		uniteRuntime(&into, site.Runtime{OutletsProven: proofs[1]})
+		uniteRuntime(&into, site.Runtime{OutletsProven: proofs[1]}, func(string) bool { return false })
 		if !into.OutletsProven["a"] || into.OutletsProven["b"] {
 			t.Errorf("%v and %v are united to %v", proofs[0], proofs[1], into.OutletsProven)
 		}
@@ -268,6 +270,56 @@ func TestPeerLatchEndsWithAJoin(t *testing.T) {
 	p.until("paired again, and no longer latched", 10*time.Second, func() bool {
 		return p.paired() && len(p.site(0).Fence.Latches) == 0 && len(p.nodes[1].store.Runtime().Latched) == 0
 	})
+}
+
+// What was acknowledged on one node outlives what the other one writes meanwhile, without having heard of it.
+func TestRuntimeChangesSideBySide(t *testing.T) {
+	p := pairOf(t)
+	owner := 0
+	if p.site(0).PairOwner == "b" {
+		owner = 1
+	}
+	for _, i := range []int{owner, 1 - owner} {
+		me, peer := p.nodes[i], p.nodes[1-i]
+		name := peer.self.String()
+		p.until("the documents agree", 5*time.Second, func() bool { return sameRuntime(me.store.Runtime(), peer.store.Runtime()) })
+		base := me.store.Runtime()
+		other := base.Next(base.Epoch).Next(base.Epoch) // two changes, without a look at what is written here
+		other.Writes[name] += 2
+		other.Learned[name] = site.Learned{Firmware: "9"}
+		body, err := json.Marshal(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.runtimeMu.Lock() // as if they were written there
+		err = peer.store.SaveRuntime(other)
+		peer.runtimeMu.Unlock()
+		if err := errors.Join(err, me.LatchNode(t.Context(), name, "fan", "root"), me.toldRuntime(body)); err != nil {
+			t.Fatal(err)
+		}
+		p.until("both changes are on both", 5*time.Second, func() bool {
+			x, y := me.store.Runtime(), peer.store.Runtime()
+			return sameRuntime(x, y) && x.Latched[name].Reason == "fan" && x.Learned[name].Firmware == "9"
+		})
+	}
+}
+
+// An order about a VM is of the node that owns it, also when two documents are united.
+func TestUnitedOrders(t *testing.T) {
+	vms := func(ids ...string) map[string]bool {
+		m := map[string]bool{}
+		for _, id := range ids {
+			m[id] = true
+		}
+		return m
+	}
+	into := site.Runtime{Epoch: 5, Version: 3, StoppedVMs: vms("mine", "started there")}.Next(5)
+	into.Writes["a"] = 4
+	other := site.Runtime{Epoch: 6, Version: 9, StoppedVMs: vms("started here", "stopped there"), Writes: map[string]uint64{"a": 2, "b": 7}}
+	uniteRuntime(&into, other, func(id string) bool { return strings.HasSuffix(id, "there") })
+	if !maps.Equal(into.StoppedVMs, vms("mine", "stopped there")) || !into.Newer(other) || into.Lacks(other) || into.Writes["a"] != 4 {
+		t.Errorf("%+v", into)
+	}
 }
 
 // What is lifted by a join was set before it: the order to keep a node off that has just joined stays.
