@@ -20,16 +20,18 @@ func (n *Node) toldRuntime(body []byte) error {
 	if err != nil {
 		return err
 	}
+	n.runtimeMu.Lock()
 	mine := n.store.Runtime()
 	apart := mine.Lacks(r) && r.Lacks(mine)
+	if !apart && r.Newer(mine) {
+		err = n.store.SaveRuntime(r)
+	}
+	n.runtimeMu.Unlock()
+	if err != nil {
+		return fmt.Errorf("runtime document: %w", err)
+	}
 	switch {
 	case !apart && r.Newer(mine):
-		n.runtimeMu.Lock()
-		err := n.store.SaveRuntime(r)
-		n.runtimeMu.Unlock()
-		if err != nil {
-			return fmt.Errorf("runtime document: %w", err)
-		}
 		n.runtimeChanged()
 	case !apart && mine.Newer(r):
 		n.tasks.Go(n.sendRuntime)
