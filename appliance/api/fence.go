@@ -88,7 +88,7 @@ type (
 	}
 	cycled struct {
 		Node string `path:"node" enum:"a,b" doc:"the node that is switched off and on"`
-		Body Reason
+		Body Confirmed
 	}
 	reasoned struct {
 		Node string `path:"node" enum:"a,b" doc:"the node whose power it is"`
@@ -115,8 +115,8 @@ func (s *Server) fenceTest(ctx context.Context, in *byNode) (*reply[[]FencePath]
 	return &reply[[]FencePath]{orEmpty(paths)}, err
 }
 
-func (s *Server) fenceTestLive(_ context.Context, in *cycled) (*reply[Task], error) {
-	reason, err := givenReason(in.Body.Reason)
+func (s *Server) fenceTestLive(ctx context.Context, in *cycled) (*reply[Task], error) {
+	reason, err := s.confirmed(ctx, "the live test of node "+in.Node, in.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -162,8 +162,8 @@ func (c *Client) FenceTest(ctx context.Context, node string) ([]FencePath, error
 }
 
 // FenceTestLive begins the task that switches a node off and on.
-func (c *Client) FenceTestLive(ctx context.Context, node, reason string) (Task, error) {
-	return post[Task](ctx, c, "/fence/test/"+url.PathEscape(node)+"/power-cycle", Reason{reason})
+func (c *Client) FenceTestLive(ctx context.Context, node string, o Confirmed) (Task, error) {
+	return post[Task](ctx, c, "/fence/test/"+url.PathEscape(node)+"/power-cycle", o)
 }
 
 // FenceHistory is what was done, newest first.

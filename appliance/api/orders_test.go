@@ -17,7 +17,8 @@ func TestOrdersWantAReason(t *testing.T) {
 	for what, order := range map[string]func() error{
 		"add":      func() error { _, err := c.WitnessAdd(ctx, named); return err },
 		"replace":  func() error { _, err := c.WitnessReplace(ctx, api.WitnessOrder{}); return err },
-		"test":     func() error { _, err := c.FenceTestLive(ctx, "b", " "); return err },
+		"test":     func() error { _, err := c.FenceTestLive(ctx, "b", api.Confirmed{ConfirmSite: "demo"}); return err },
+		"move":     func() error { _, err := c.MoveVM(ctx, "counter", api.Confirmed{ConfirmSite: "demo"}); return err },
 		"leave":    func() error { _, err := c.Leave(ctx, "a", api.Leaving{Reason: "  "}); return err },
 		"override": func() error { _, err := c.Override(ctx, api.PeerOffOverride, api.Overriding{Confirm: "x"}); return err },
 		"add nobody": func() error {
@@ -36,8 +37,36 @@ func TestOrdersWantAReason(t *testing.T) {
 	if _, err := c.Override(ctx, "erase", api.Overriding{Reason: "x"}); code(err) != "SYS-9005" {
 		t.Errorf("an override that does not exist: %v", err)
 	}
-	if _, err := c.Leave(ctx, "b", api.Leaving{Reason: "x"}); code(err) != "VM-6003" {
+	if _, err := c.Leave(ctx, "b", api.Leaving{Reason: "x", ConfirmSite: "demo"}); code(err) != "VM-6003" {
 		t.Errorf("the other node: %v", err)
+	}
+}
+
+// What stops something that runs wants the name of the site, whatever client orders it; nothing is done without.
+func TestOrdersWantTheSite(t *testing.T) {
+	n := fakenode.New()
+	c, _ := serve(t, api.ServerConfig{Backend: n})
+	ctx := t.Context()
+	for _, site := range []string{"", "Demo", "other"} {
+		given := api.Confirmed{Reason: "x", ConfirmSite: site}
+		for what, order := range map[string]func() error{
+			"leave": func() error {
+				_, err := c.Leave(ctx, "a", api.Leaving{Reason: "x", ConfirmSite: site})
+				return err
+			},
+			"move": func() error { _, err := c.MoveVM(ctx, "counter", given); return err },
+			"test": func() error { _, err := c.FenceTestLive(ctx, "b", given); return err },
+		} {
+			if err := order(); code(err) != "SITE-1036" {
+				t.Errorf("%s, confirmed by %q: %v", what, site, err)
+			}
+		}
+	}
+	if vm, err := c.VM(ctx, "counter"); err != nil || vm.Owner != "a" {
+		t.Errorf("an order that was not confirmed was carried out: %+v, %v", vm, err)
+	}
+	if a, err := c.MoveVM(ctx, "counter", api.Confirmed{Reason: "x", ConfirmSite: "demo"}); err != nil || a.VM.Owner != "b" {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
 
@@ -54,7 +83,7 @@ func (h heldTest) FenceTestLive(ctx context.Context, _, _, _ string, progress fu
 // Every step of a task that runs says for whom it waits, and until when.
 func TestStepsSayForWhomTheyWait(t *testing.T) {
 	c, _ := serve(t, api.ServerConfig{Backend: heldTest{fakenode.New()}})
-	task, err := c.FenceTestLive(t.Context(), "b", "new cords")
+	task, err := c.FenceTestLive(t.Context(), "b", api.Confirmed{Reason: "new cords", ConfirmSite: "demo"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ const (
 	OverrideUnconfirmed Code = "SITE-1033"
 	HasLeft             Code = "SITE-1034"
 	ArbiterNone         Code = "SITE-1035"
+	OrderUnconfirmed    Code = "SITE-1036"
 
 	// REPL: the mirror. 2006, 2010 and 2011 are kept for checksums and scrub (replication.md section 11).
 	LegsUnrelated     Code = "REPL-2001"

@@ -132,6 +132,12 @@ var siteEntries = []Entry{
 		Why:  "The loss of a node or of the link would hold I/O; it changes by itself when the witness answers, or fencing is proven in both directions",
 		Next: "Restore the witness, or prove fencing: duet fence status", Command: "duet witness status",
 	},
+	{
+		Code: OrderUnconfirmed, Severity: Warning, Title: "The order was not confirmed",
+		What: "Nothing was done: {what} needs the name of the site as its confirmation",
+		Why:  "It stops what runs, so it must be meant, and for this site",
+		Next: "Look at the name of the site, and give the order again with it", Command: "duet status",
+	},
 }
 
 var vmEntries = []Entry{

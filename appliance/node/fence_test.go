@@ -247,7 +247,7 @@ func TestLiveTestWithoutAWitness(t *testing.T) {
 	n.mu.Lock()
 	n.fencer = busy
 	n.mu.Unlock()
-	if err := n.MoveVM(ctx, "press"); event.CodeOf(err) != event.OrderRefused || !strings.Contains(event.As(err).Why(), "live fence test") {
+	if err := n.MoveVM(ctx, "press", "root", "x"); event.CodeOf(err) != event.OrderRefused || !strings.Contains(event.As(err).Why(), "live fence test") {
 		t.Errorf("a move during a live test: %v", err)
 	}
 	n.mu.Lock()

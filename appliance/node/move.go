@@ -11,7 +11,7 @@ import (
 // MoveVM hands a VM and its volumes to the other node (protocol.md R22): it is killed here, what it wrote is finished on
 // both legs, the ownership goes over, and the other node starts it if it is wanted. Wanted is one fact for the whole
 // site, so a VM that a person has stopped stays stopped there. The guest is not asked: for it, this is a power cut.
-func (n *Node) MoveVM(ctx context.Context, name string) error {
+func (n *Node) MoveVM(ctx context.Context, name, by, reason string) error {
 	vm, err := n.orderable(name)
 	if err != nil {
 		return err
@@ -25,7 +25,7 @@ func (n *Node) MoveVM(ctx context.Context, name string) error {
 	if err := n.order(ctx, what, membership.Move{Resource: id}); err != nil {
 		return err
 	}
-	n.driver.Note("vm-moving", name)
+	n.driver.Note("vm-moving", name+", by "+by+": "+reason)
 	ctx, cancel := context.WithTimeout(ctx, orderWait)
 	defer cancel()
 	kept := false

@@ -33,11 +33,11 @@ func TestMoveVM(t *testing.T) {
 	names := [2]string{"a", "b"}
 	for k := range 4 {
 		from, to := k%2, 1-k%2
-		err := p.nodes[to].MoveVM(ctx, "press")
+		err := p.nodes[to].MoveVM(ctx, "press", "root", "x")
 		if other, is := errors.AsType[*api.OtherNodeError](err); !is || other.Node != names[from] {
 			t.Fatalf("the node that does not own it: %v", err)
 		}
-		if err := p.nodes[from].MoveVM(ctx, "press"); err != nil {
+		if err := p.nodes[from].MoveVM(ctx, "press", "root", "x"); err != nil {
 			t.Fatal(err)
 		}
 		for i := range p.nodes {
@@ -46,12 +46,12 @@ func TestMoveVM(t *testing.T) {
 			}
 		}
 	}
-	if err := p.nodes[0].MoveVM(ctx, "nope"); event.CodeOf(err) != event.UnknownVM {
+	if err := p.nodes[0].MoveVM(ctx, "nope", "root", "x"); event.CodeOf(err) != event.UnknownVM {
 		t.Errorf("an unknown VM: %v", err)
 	}
 	p.crash(1)
 	p.until("solo", 6*time.Second, p.mode(0, "solo"))
-	if err := p.nodes[0].MoveVM(ctx, "press"); event.CodeOf(err) != event.OrderRefused {
+	if err := p.nodes[0].MoveVM(ctx, "press", "root", "x"); event.CodeOf(err) != event.OrderRefused {
 		t.Errorf("a move without the other node: %v", err)
 	}
 }

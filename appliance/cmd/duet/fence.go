@@ -92,22 +92,20 @@ func mapLines(w io.Writer, paths []api.FencePath) {
 }
 
 func (c *cli) fenceTest() *cobra.Command {
-	live, reason := false, ""
+	live, o := false, confirmation{}
 	limit := 10 * time.Minute
 	cmd := &cobra.Command{
 		Use: "test NODE", Short: "Prove every way to a node now", Args: exact(1),
 		Long: "Proves every way to NODE from the other node, now; nothing is switched. With --power-cycle NODE is switched\n" +
 			"off and on by each of them: the site must be safe, and nothing may run on NODE; without a witness nothing may run at\n" +
-			"all, because the other node holds I/O until NODE is back. It needs a reason, which the ledger keeps.",
-		Example: "  duet fence test b\n  duet fence test b --power-cycle --reason 'new power cords'",
+			"all, because the other node holds I/O until NODE is back. It needs a reason, which the ledger keeps, and the name\n" +
+			"of the site confirms it.",
+		Example: "  duet fence test b\n  duet fence test b --power-cycle --reason 'new power cords' --yes --confirm-site demo",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if live && strings.TrimSpace(reason) == "" {
-				return usageError{fmt.Errorf("--reason is needed; use: %s", cmd.UseLine())}
-			}
 			if live {
 				ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 				defer cancel()
-				return c.livetest(ctx, args[0], reason)
+				return c.livetest(ctx, cmd, args[0], &o)
 			}
 			client := c.client()
 			defer client.Close()
@@ -119,16 +117,20 @@ func (c *cli) fenceTest() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&live, "power-cycle", false, "switch the node off and on")
-	cmd.Flags().StringVar(&reason, "reason", "", "with --power-cycle: why, for everybody who looks")
+	o.flags(cmd, "with --power-cycle: why, for everybody who looks")
 	cmd.Flags().DurationVar(&limit, "timeout", limit, "how long to follow")
 	return cmd
 }
 
 // livetest follows the task and shows what the ledger keeps of it: every step with its time.
-func (c *cli) livetest(ctx context.Context, node, reason string) error {
+func (c *cli) livetest(ctx context.Context, cmd *cobra.Command, node string, o *confirmation) error {
 	client := c.client()
 	defer client.Close()
-	task, err := client.FenceTestLive(ctx, node, reason)
+	given, err := c.confirm(ctx, client, cmd, o, "Node "+node+" is switched off and on.")
+	if err != nil {
+		return err
+	}
+	task, err := client.FenceTestLive(ctx, node, given)
 	if err != nil {
 		return err
 	}
