@@ -31,7 +31,8 @@ type FenceBackend interface {
 	// FenceTest proves every path to that node now, without switching anything.
 	FenceTest(ctx context.Context, node string) ([]FencePath, error)
 	// FenceTestLive switches that node off and on by every path. It demands that nothing needs it (FENCE-5048).
-	FenceTestLive(ctx context.Context, node, by, reason string, progress func(string)) error
+	// newBMC: its BMC was exchanged, and the test makes the new one known.
+	FenceTestLive(ctx context.Context, node string, newBMC bool, by, reason string, progress func(string)) error
 	// FenceHistory is what was done, newest first.
 	FenceHistory(ctx context.Context, limit int) ([]FenceEntry, error)
 	// LatchNode keeps a node off; UnlatchNode lifts that and switches it on.
@@ -74,6 +75,13 @@ type Latch struct {
 	At     time.Time `json:"at"`
 }
 
+// Cycling is the body of a live test.
+type Cycling struct {
+	Reason      string `json:"reason" doc:"why; the ledger keeps it"`
+	ConfirmSite string `json:"confirm_site" doc:"name of the site: the order is meant, and for this site"`
+	NewBMC      bool   `json:"new_bmc,omitempty" doc:"the BMC of the node was exchanged: record the GUID of the new one if the test passes"`
+}
+
 // Reason is the body of an order that needs nothing else.
 type Reason struct {
 	Reason string `json:"reason" doc:"why; it is shown to everybody who looks"`
@@ -88,7 +96,7 @@ type (
 	}
 	cycled struct {
 		Node string `path:"node" enum:"a,b" doc:"the node that is switched off and on"`
-		Body Confirmed
+		Body Cycling
 	}
 	reasoned struct {
 		Node string `path:"node" enum:"a,b" doc:"the node whose power it is"`
@@ -116,13 +124,13 @@ func (s *Server) fenceTest(ctx context.Context, in *byNode) (*reply[[]FencePath]
 }
 
 func (s *Server) fenceTestLive(ctx context.Context, in *cycled) (*reply[Task], error) {
-	reason, err := s.confirmed(ctx, "the live test of node "+in.Node, in.Body)
+	reason, err := s.confirmed(ctx, "the live test of node "+in.Node, Confirmed{in.Body.Reason, in.Body.ConfirmSite})
 	if err != nil {
 		return nil, err
 	}
 	task, err := s.tasks.start(s.ctx, livePowerCycle, liveTestLimit, func(ctx context.Context, report func(Step)) error {
 		return inSteps(report, liveTestLimit, "node "+in.Node, func(progress func(string)) error {
-			return s.cfg.Backend.FenceTestLive(ctx, in.Node, byRoot, reason, progress)
+			return s.cfg.Backend.FenceTestLive(ctx, in.Node, in.Body.NewBMC, byRoot, reason, progress)
 		})
 	})
 	return &reply[Task]{task}, err
@@ -162,7 +170,7 @@ func (c *Client) FenceTest(ctx context.Context, node string) ([]FencePath, error
 }
 
 // FenceTestLive begins the task that switches a node off and on.
-func (c *Client) FenceTestLive(ctx context.Context, node string, o Confirmed) (Task, error) {
+func (c *Client) FenceTestLive(ctx context.Context, node string, o Cycling) (Task, error) {
 	return post[Task](ctx, c, "/fence/test/"+url.PathEscape(node)+"/power-cycle", o)
 }
 

@@ -17,7 +17,7 @@ func TestOrdersWantAReason(t *testing.T) {
 	for what, order := range map[string]func() error{
 		"add":      func() error { _, err := c.WitnessAdd(ctx, named); return err },
 		"replace":  func() error { _, err := c.WitnessReplace(ctx, api.WitnessOrder{}); return err },
-		"test":     func() error { _, err := c.FenceTestLive(ctx, "b", api.Confirmed{ConfirmSite: "demo"}); return err },
+		"test":     func() error { _, err := c.FenceTestLive(ctx, "b", api.Cycling{ConfirmSite: "demo"}); return err },
 		"move":     func() error { _, err := c.MoveVM(ctx, "counter", api.Confirmed{ConfirmSite: "demo"}); return err },
 		"leave":    func() error { _, err := c.Leave(ctx, "a", api.Leaving{Reason: "  "}); return err },
 		"override": func() error { _, err := c.Override(ctx, api.PeerOffOverride, api.Overriding{Confirm: "x"}); return err },
@@ -55,7 +55,10 @@ func TestOrdersWantTheSite(t *testing.T) {
 				return err
 			},
 			"move": func() error { _, err := c.MoveVM(ctx, "counter", given); return err },
-			"test": func() error { _, err := c.FenceTestLive(ctx, "b", given); return err },
+			"test": func() error {
+				_, err := c.FenceTestLive(ctx, "b", api.Cycling{Reason: "x", ConfirmSite: site})
+				return err
+			},
 		} {
 			if err := order(); code(err) != "SITE-1036" {
 				t.Errorf("%s, confirmed by %q: %v", what, site, err)
@@ -73,7 +76,7 @@ func TestOrdersWantTheSite(t *testing.T) {
 // heldTest is a node whose live test stays at its second step until it is ended.
 type heldTest struct{ *fakenode.Node }
 
-func (h heldTest) FenceTestLive(ctx context.Context, _, _, _ string, progress func(string)) error {
+func (h heldTest) FenceTestLive(ctx context.Context, _ string, _ bool, _, _ string, progress func(string)) error {
 	progress("BMC: power down")
 	progress("BMC says off, twice")
 	<-ctx.Done()
@@ -83,7 +86,7 @@ func (h heldTest) FenceTestLive(ctx context.Context, _, _, _ string, progress fu
 // Every step of a task that runs says for whom it waits, and until when.
 func TestStepsSayForWhomTheyWait(t *testing.T) {
 	c, _ := serve(t, api.ServerConfig{Backend: heldTest{fakenode.New()}})
-	task, err := c.FenceTestLive(t.Context(), "b", api.Confirmed{Reason: "new cords", ConfirmSite: "demo"})
+	task, err := c.FenceTestLive(t.Context(), "b", api.Cycling{Reason: "new cords", ConfirmSite: "demo"})
 	if err != nil {
 		t.Fatal(err)
 	}

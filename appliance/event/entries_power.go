@@ -32,7 +32,7 @@ var fenceEntries = []Entry{
 		Code: WrongBMC, Severity: Critical, Title: "Another system answers at the address of a BMC",
 		What: "Another system answers at the address of a node's BMC",
 		Why:  "Switching it could turn the survivor off; nothing is switched by it",
-		Next: "Check the addresses of both BMCs", Command: "duet fence status",
+		Next: "Check the addresses of both BMCs; one that was exchanged is made known by a live test with --new-bmc", Command: "duet fence status",
 	},
 	{
 		Code: BMCSilent, Severity: Warning, Title: "A BMC does not answer",

@@ -104,7 +104,7 @@ func TestFencing(t *testing.T) {
 	// The live test by order.
 	var steps []string
 	p.until("the witness is reached by both", 10*time.Second, func() bool { return p.site(0).Word == "safe" })
-	if err := a.FenceTestLive(t.Context(), "b", "root", "new cords", func(s string) { steps = append(steps, s) }); err != nil {
+	if err := a.FenceTestLive(t.Context(), "b", false, "root", "new cords", func(s string) { steps = append(steps, s) }); err != nil {
 		t.Fatalf("%v after %q", err, steps)
 	}
 	if !boxes[1].Powered() || len(steps) < 5 {
@@ -112,6 +112,25 @@ func TestFencing(t *testing.T) {
 	}
 	if learned := a.store.Runtime().Learned["b"]; learned.Firmware == "" {
 		t.Error("the firmware was not recorded")
+	}
+
+	// A BMC that was exchanged: what its test has shown becomes part of the document of both.
+	guid := "c0ffee00000000000000000000000000"
+	f := &fencer{self: membership.A, runner: &fence.Runner{}, told: newFaults()}
+	f.live = func(context.Context, *fence.NewBMC, func(string)) (fence.TestResult, error) {
+		return fence.TestResult{BMCProven: true, GUID: guid, Firmware: "9"}, nil
+	}
+	before, _ := a.document()
+	if err := a.liveTest(t.Context(), f, &fence.NewBMC{}, "root", "new board", func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	p.until("both know the new one", 5*time.Second, func() bool {
+		x, _ := a.document()
+		y, _ := b.document()
+		return x.Nodes.B.BMC.GUID == guid && y.Nodes.B.BMC.GUID == guid && a.fencerNow().wiring().BMC.GUID == guid
+	})
+	if err := a.changeDocument(t.Context(), func(d *site.Document) { newGUID(d, membership.B, before.Nodes.B.BMC.GUID) }); err != nil {
+		t.Fatal(err)
 	}
 
 	// The latch holds against R10b, and is durable.
@@ -135,8 +154,8 @@ func TestFencing(t *testing.T) {
 	}
 	p.until("the ledger knows all of it, also over the restart", 5*time.Second, func() bool {
 		entries, err := a.FenceHistory(t.Context(), 9)
-		return err == nil && len(entries) == 4 && entries[0].What == "unlatch" && entries[1].What == "latch" && entries[2].By == "root" &&
-			entries[3].By == "setup" && entries[3].Verdict == "confirmed" && len(entries[3].Steps) > 2
+		return err == nil && len(entries) == 5 && entries[0].What == "unlatch" && entries[1].What == "latch" && entries[2].By == "root" &&
+			entries[4].By == "setup" && entries[4].Verdict == "confirmed" && len(entries[4].Steps) > 2
 	})
 }
 
@@ -152,8 +171,10 @@ func TestDisprovedOutlets(t *testing.T) {
 	test := func(result fence.TestResult, code string) {
 		t.Helper()
 		f := &fencer{self: membership.A, runner: &fence.Runner{}, told: newFaults()}
-		f.live = func(context.Context, func(string)) (fence.TestResult, error) { return result, &fence.Fault{Code: code} }
-		if err := a.liveTest(t.Context(), f, "root", "new cords", func(string) {}); event.CodeOf(err) != event.Code(code) {
+		f.live = func(context.Context, *fence.NewBMC, func(string)) (fence.TestResult, error) {
+			return result, &fence.Fault{Code: code}
+		}
+		if err := a.liveTest(t.Context(), f, nil, "root", "new cords", func(string) {}); event.CodeOf(err) != event.Code(code) {
 			t.Errorf("the test says %v", err)
 		}
 	}

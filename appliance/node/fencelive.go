@@ -18,13 +18,13 @@ import (
 
 // liveTest turns the peer off and on by every way it has, waits until it is back and in sync, and records what was
 // learned. Setup and `duet fence test --power-cycle` both end in it.
-func (n *Node) liveTest(ctx context.Context, f *fencer, by, reason string, say func(string)) error {
+func (n *Node) liveTest(ctx context.Context, f *fencer, exchanged *fence.NewBMC, by, reason string, say func(string)) error {
 	peer := n.peer().String()
 	f.held.Store(true)
 	defer f.held.Store(false)
 	n.driver.Note("fence-test", peer)
 	began := startOf()
-	result, err := f.test(ctx, say)
+	result, err := f.test(ctx, exchanged, say)
 	n.history.add(n.testEntry(result, err, by, reason, began))
 	defer func() {
 		if w := f.proof.watch; w != nil {
@@ -45,6 +45,12 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by, reason string, say f
 	if err := n.setup.awaitLegs(ctx, func(string) {}); err != nil {
 		return fmt.Errorf("node %s did not come back after its test: %w", peer, err)
 	}
+	if doc, _ := n.document(); exchanged != nil && doc.Node(peer).BMC != nil && doc.Node(peer).BMC.GUID != result.GUID {
+		say("the GUID of the new BMC is recorded")
+		if err := n.changeDocument(ctx, func(d *site.Document) { newGUID(d, n.peer(), result.GUID) }); err != nil {
+			return err
+		}
+	}
 	return n.changeRuntime(func(r *site.Runtime) {
 		r.BMCProven[peer] = r.BMCProven[peer] || result.BMCProven
 		r.OutletsProven[peer] = r.OutletsProven[peer] || result.OutletsProven
@@ -53,6 +59,17 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by, reason string, say f
 			Metered: result.Load.Known, OffWatts: result.Load.OffWatts, StandbyWatts: result.Load.StandbyWatts,
 		}
 	})
+}
+
+// newGUID records another BMC of a node, in a copy: other versions of the document keep theirs.
+func newGUID(d *site.Document, node membership.Node, guid string) {
+	at := &d.Nodes.A
+	if node == membership.B {
+		at = &d.Nodes.B
+	}
+	bmc := *at.BMC
+	bmc.GUID = guid
+	at.BMC = &bmc
 }
 
 // keepDisproof takes a proof back that a live test has disproved, on both nodes and over restarts: outlets that feed
@@ -109,7 +126,7 @@ func (n *Node) FenceTest(ctx context.Context, node string) ([]api.FencePath, err
 
 // FenceTestLive switches the other node off and on. It demands that nothing needs that node, and that this one goes on
 // while it is off.
-func (n *Node) FenceTestLive(ctx context.Context, node, by, reason string, progress func(string)) error {
+func (n *Node) FenceTestLive(ctx context.Context, node string, newBMC bool, by, reason string, progress func(string)) error {
 	if err := n.aboutPeer(node); err != nil {
 		return err
 	}
@@ -126,8 +143,15 @@ func (n *Node) FenceTestLive(ctx context.Context, node, by, reason string, progr
 	if why := n.mayTest(ctx); why != "" {
 		return event.New(event.FenceTestRefused, "node", node, "reason", why)
 	}
+	var exchanged *fence.NewBMC
+	if newBMC {
+		if !n.isPairOwner() {
+			return event.New(event.FenceTestRefused, "node", node, "reason", "a new BMC is recorded by the node that owns the pair, and that is node "+node)
+		}
+		exchanged = &fence.NewBMC{Gone: func() bool { return !n.peerHere() }}
+	}
 	n.driver.Note("fence-test-ordered", by+": "+reason)
-	return n.liveTest(ctx, f, by, reason, progress)
+	return n.liveTest(ctx, f, exchanged, by, reason, progress)
 }
 
 // mayTest is why the live test may not run now; empty: it may.

@@ -29,9 +29,9 @@ type fencer struct {
 	target  fence.Target
 	runner  *fence.Runner // nil: no way to fence
 	proof   proof
-	live    func(context.Context, func(string)) (fence.TestResult, error) // the runner's live test
-	latched func() (site.Latch, bool)                                     // of the peer; nil: there are no latches
-	record  func(ledger.Entry)                                            // nil: nowhere
+	live    func(context.Context, *fence.NewBMC, func(string)) (fence.TestResult, error) // the runner's live test
+	latched func() (site.Latch, bool)                                                    // of the peer; nil: there are no latches
+	record  func(ledger.Entry)                                                           // nil: nowhere
 
 	mu    sync.Mutex
 	gifts []*gift // under way
@@ -277,11 +277,11 @@ func reportedError(err error) error {
 }
 
 // test runs the live test of the peer.
-func (f *fencer) test(ctx context.Context, progress func(string)) (fence.TestResult, error) {
+func (f *fencer) test(ctx context.Context, exchanged *fence.NewBMC, progress func(string)) (fence.TestResult, error) {
 	if f.runner == nil {
 		return fence.TestResult{}, errors.New("no path to test")
 	}
-	return f.live(ctx, progress)
+	return f.live(ctx, exchanged, progress)
 }
 
 // paths are how the ways to the peer stand: what was last seen of each, and its standing proof.

@@ -195,6 +195,12 @@ func (r *Runner) recordedGUID() string {
 	return r.guid
 }
 
+func (r *Runner) setGUID(guid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.guid = guid
+}
+
 // readOutlets reads the PDU and weighs the outlets of the node.
 func (r *Runner) readOutlets(ctx context.Context) (PDUAnswer, Load, *Fault) {
 	outlets, err := r.pdu.Read(ctx)

@@ -254,7 +254,7 @@ func TestLiveTestAndPowerOn(t *testing.T) {
 	m := newMachine(t)
 	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false; c.Target.BMC.GUID = "" })
 	var steps []string
-	result, err := r.LiveTest(t.Context(), func(step string) { steps = append(steps, step) })
+	result, err := r.LiveTest(t.Context(), nil, func(step string) { steps = append(steps, step) })
 	if err != nil {
 		t.Fatalf("%v after %q", err, steps)
 	}
@@ -279,7 +279,7 @@ func TestLiveTestFindsCrossedOutlets(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 5, 6)
 	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false })
-	_, err := r.LiveTest(t.Context(), nil)
+	_, err := r.LiveTest(t.Context(), nil, nil)
 	var fault *Fault
 	if !errors.As(err, &fault) || fault.Code != CodeCrossed {
 		t.Fatalf("crossed outlets: %v", err)
@@ -289,6 +289,34 @@ func TestLiveTestFindsCrossedOutlets(t *testing.T) {
 	}
 }
 
+// A BMC that was exchanged is taken by a person's word and a test: the node must go with it, and what fails changes
+// nothing. The own BMC is never taken for it.
+func TestLiveTestTakesANewBMC(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.bmc.SetFaults(sim.BMCFaults{WrongGUID: true})
+	own := func(c *Config) { c.OwnGUID = "a0000000000000000000000000000000" }
+	r := m.runner(t, own)
+	refused := func(what string, r *Runner, exchanged *NewBMC) {
+		t.Helper()
+		_, err := r.LiveTest(t.Context(), exchanged, nil)
+		var fault *Fault
+		if !errors.As(err, &fault) || fault.Code != CodeWrongBMC || r.recordedGUID() != r.cfg.Target.BMC.GUID || !m.Powered() {
+			t.Errorf("%s: %v, recorded %s, powered %v", what, err, r.recordedGUID(), m.Powered())
+		}
+	}
+	refused("nobody says that it is new", r, nil)
+	refused("the node goes on", r, &NewBMC{Gone: func() bool { return false }})
+	gone := &NewBMC{Gone: func() bool { return !m.Powered() }}
+	refused("this node knows no GUID of its own", m.runner(t), gone)
+	result, err := r.LiveTest(t.Context(), gone, nil)
+	if err != nil || result.GUID == "" || result.GUID == peerGUID.String() || r.recordedGUID() != result.GUID {
+		t.Fatalf("%+v, %v, recorded %s", result, err, r.recordedGUID())
+	}
+	refused("it is this node's own", m.runner(t, func(c *Config) { c.OwnGUID = result.GUID }), gone)
+	expect(t, r.Run(t.Context(), Request{Run: 1, Epoch: 1}), BMCOff, Confirmed, "")
+}
+
 // Cords that were moved after the map was proven: the test that finds it takes the proof away, so that no silence of the
 // BMC makes evidence of those outlets. A test that was ended shows nothing.
 func TestLiveTestTakesTheProofAway(t *testing.T) {
@@ -296,7 +324,7 @@ func TestLiveTestTakesTheProofAway(t *testing.T) {
 	m := newMachine(t, 5, 6)
 	r := m.runner(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	result, err := r.LiveTest(ctx, func(step string) {
+	result, err := r.LiveTest(ctx, nil, func(step string) {
 		if step == "BMC falls silent" {
 			cancel()
 		}
@@ -304,7 +332,7 @@ func TestLiveTestTakesTheProofAway(t *testing.T) {
 	if err == nil || result.OutletsWrong || !r.outletsProven() {
 		t.Errorf("a test that was ended: %+v, %v, proven %v", result, err, r.outletsProven())
 	}
-	result, err = r.LiveTest(t.Context(), nil)
+	result, err = r.LiveTest(t.Context(), nil, nil)
 	var fault *Fault
 	if !errors.As(err, &fault) || fault.Code != CodeCrossed || !result.OutletsWrong || r.outletsProven() {
 		t.Fatalf("crossed outlets: %+v, %v, proven %v", result, err, r.outletsProven())

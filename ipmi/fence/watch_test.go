@@ -142,13 +142,13 @@ func TestSwappedPDUIsKnownByName(t *testing.T) {
 	device.SetFaults(sim.PDUFaults{Product: "8221"})
 	v.becomes(t, "swapped", "proven", CodePDUIdentity)
 	watch(t, m, product).becomes(t, "swapped, and the daemon begins anew", "proven", CodePDUIdentity)
-	result, err := v.r.LiveTest(t.Context(), nil) // a person says that it is the new one
+	result, err := v.r.LiveTest(t.Context(), nil, nil) // a person says that it is the new one
 	if err != nil || result.PDU != "GUDE Systems 8221" {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	v.becomes(t, "tested anew", "proven", "proven")
 	device.SetFaults(sim.PDUFaults{Product: "third", Mute: false, Stuck: []int{3}})
-	if _, err := v.r.LiveTest(t.Context(), nil); err == nil {
+	if _, err := v.r.LiveTest(t.Context(), nil, nil); err == nil {
 		t.Error("a live test with a stuck relay passes")
 	}
 	v.becomes(t, "a test that failed teaches nothing", "proven", CodePDUIdentity)
@@ -200,7 +200,7 @@ func TestWatchKeepsOutOfTheWay(t *testing.T) {
 	t.Parallel()
 	v := watch(t, newMachine(t))
 	v.becomes(t, "at first", "proven", "proven")
-	if _, err := v.r.LiveTest(t.Context(), func(string) {
+	if _, err := v.r.LiveTest(t.Context(), nil, func(string) {
 		for _, p := range v.w.Proofs() {
 			if p.Fault != nil {
 				t.Errorf("withdrawn by a live test: %v", p.Fault)

@@ -37,7 +37,7 @@ func aboutB(node string) error {
 }
 
 // FenceTestLive is refused while VM press runs on b.
-func (n *Node) FenceTestLive(_ context.Context, node, _, _ string, progress func(string)) error {
+func (n *Node) FenceTestLive(_ context.Context, node string, _ bool, _, _ string, progress func(string)) error {
 	if err := aboutB(node); err != nil {
 		return err
 	}
