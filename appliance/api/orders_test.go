@@ -18,6 +18,7 @@ func TestOrdersWantAReason(t *testing.T) {
 		"add":      func() error { _, err := c.WitnessAdd(ctx, named); return err },
 		"replace":  func() error { _, err := c.WitnessReplace(ctx, api.WitnessOrder{}); return err },
 		"test":     func() error { _, err := c.FenceTestLive(ctx, "b", api.Cycling{ConfirmSite: "demo"}); return err },
+		"cancel":   func() error { _, err := c.CancelTask(ctx, "x", ""); return err },
 		"move":     func() error { _, err := c.MoveVM(ctx, "counter", api.Confirmed{ConfirmSite: "demo"}); return err },
 		"leave":    func() error { _, err := c.Leave(ctx, "a", api.Leaving{Reason: "  "}); return err },
 		"override": func() error { _, err := c.Override(ctx, api.PeerOffOverride, api.Overriding{Confirm: "x"}); return err },
@@ -101,5 +102,31 @@ func TestStepsSayForWhomTheyWait(t *testing.T) {
 		if running := s.State == "running"; running != (s.WaitingFor == "node b") || s.Deadline.IsZero() {
 			t.Errorf("%+v", s)
 		}
+	}
+}
+
+// A task is cancelled with a reason, which is what its followers see; one that has ended is not.
+func TestCancelTask(t *testing.T) {
+	c, _ := serve(t, api.ServerConfig{Backend: heldTest{fakenode.New()}})
+	given := api.Cycling{Reason: "new cords", ConfirmSite: "demo"}
+	task, err := c.FenceTestLive(t.Context(), "b", given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CancelTask(t.Context(), "none", "x"); code(err) != "SYS-9004" {
+		t.Errorf("no such task: %v", err)
+	}
+	if _, err := c.CancelTask(t.Context(), task.ID, "wrong node"); err != nil {
+		t.Fatal(err)
+	}
+	task = awaitTask(t, c, task.ID)
+	if task.State != "failed" || task.Problem == nil || task.Problem.Code != "SYS-9011" || task.Problem.Args["reason"] != "root: wrong node" {
+		t.Errorf("%+v", task)
+	}
+	if _, err := c.CancelTask(t.Context(), task.ID, "again"); code(err) != "SITE-1030" {
+		t.Errorf("a task that has ended: %v", err)
+	}
+	if _, err := c.FenceTestLive(t.Context(), "b", given); err != nil {
+		t.Errorf("the next one: %v", err)
 	}
 }

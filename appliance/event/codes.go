@@ -113,6 +113,7 @@ const (
 	WatchdogMissing Code = "SYS-9008"
 	DeadlinePassed  Code = "SYS-9009"
 	StillRunning    Code = "SYS-9010"
+	TaskCancelled   Code = "SYS-9011"
 
 	RecordingStopped Code = "SYS-9020" // appliance/support/flight
 )

@@ -268,6 +268,12 @@ var sysEntries = []Entry{
 		Next: "See how far it has come", Command: "duet setup show",
 	},
 	{
+		Code: TaskCancelled, Severity: Warning, Title: "A task was cancelled",
+		What: "Task {task} was cancelled: {reason}",
+		Why:  "What it had begun was ended or put back as far as that was possible; what had taken effect stays",
+		Next: "Look at the state, then order it again", Command: "duet status",
+	},
+	{
 		Code: RecordingStopped, Severity: Warning, Title: "The flight recorder has stopped",
 		What: "The flight recorder of node {node} cannot write its ring",
 		Why:  "Everything else goes on; what is decided until it records again cannot be replayed",
