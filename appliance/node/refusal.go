@@ -44,9 +44,9 @@ func (n *Node) order(ctx context.Context, what string, e membership.Event) error
 // or by a deadline: then learns the answer in every case, and is told OrderRefused only if nothing has changed. Whoever
 // waits for the answer waits no longer than for other orders.
 func (n *Node) orderThen(ctx context.Context, what string, e membership.Event, then func(error) error) error {
-	answered := make(chan error, 1)
+	answered, given := make(chan error, 1), context.WithoutCancel(ctx)
 	n.tasks.Go(func() {
-		why, err := n.driver.Order(context.WithoutCancel(ctx), e) // ends with the driver at the latest
+		why, err := n.driver.Order(given, e) // ends with the driver at the latest
 		if err == nil && why != membership.Granted {
 			err = refusal(what, why)
 		}
