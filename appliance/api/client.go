@@ -99,6 +99,11 @@ func (c *Client) Task(ctx context.Context, id string) (Task, error) {
 	return get[Task](ctx, c, "/tasks/"+url.PathEscape(id))
 }
 
+// CancelTask ends a long action; it is over when Task says so.
+func (c *Client) CancelTask(ctx context.Context, id, reason string) (Task, error) {
+	return post[Task](ctx, c, "/tasks/"+url.PathEscape(id)+"/cancel", Reason{reason})
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	return call[T](ctx, c, http.MethodGet, path, nil)
 }

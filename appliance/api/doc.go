@@ -12,7 +12,7 @@
 // Founding, live fence tests and changes of the witness are long actions: their POST returns a task. Tasks live in memory.
 // Founding turns each node off once, so its progress is also kept durably by the node and told by GET /setup; a client
 // that loses its task asks there. How a change of the witness ended is seen in GET /witness. One task at a time; a
-// second one gets 423 and the id of the first.
+// second one gets 423 and the id of the first. A task that is cancelled puts back what it must before it is over.
 //
 // An override (peer-off, force-solo) takes two calls: GET /override shows what is known, what may be lost, and a word
 // that follows from the present state; the POST wants that word.

@@ -6,12 +6,9 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"duet/appliance/event"
 )
 
 // Limits of what is about fencing.
@@ -34,7 +31,8 @@ type FenceBackend interface {
 	// FenceTest proves every path to that node now, without switching anything.
 	FenceTest(ctx context.Context, node string) ([]FencePath, error)
 	// FenceTestLive switches that node off and on by every path. It demands that nothing needs it (FENCE-5048).
-	FenceTestLive(ctx context.Context, node, by string, report func(Step)) error
+	// newBMC: its BMC was exchanged, and the test makes the new one known.
+	FenceTestLive(ctx context.Context, node string, newBMC bool, by, reason string, progress func(string)) error
 	// FenceHistory is what was done, newest first.
 	FenceHistory(ctx context.Context, limit int) ([]FenceEntry, error)
 	// LatchNode keeps a node off; UnlatchNode lifts that and switches it on.
@@ -77,6 +75,18 @@ type Latch struct {
 	At     time.Time `json:"at"`
 }
 
+// Cycling is the body of a live test.
+type Cycling struct {
+	Reason      string `json:"reason" doc:"why; the ledger keeps it"`
+	ConfirmSite string `json:"confirm_site" doc:"name of the site: the order is meant, and for this site"`
+	NewBMC      bool   `json:"new_bmc,omitempty" doc:"the BMC of the node was exchanged: record the GUID of the new one if the test passes"`
+}
+
+// Reason is the body of an order that needs nothing else.
+type Reason struct {
+	Reason string `json:"reason" doc:"why; it is shown to everybody who looks"`
+}
+
 type (
 	byNode struct {
 		Node string `path:"node" enum:"a,b" doc:"the node whose power it is"`
@@ -84,11 +94,13 @@ type (
 	historyQuery struct {
 		Limit int `query:"limit" minimum:"0" maximum:"1000" doc:"how many, newest first; 0: 20"`
 	}
+	cycled struct {
+		Node string `path:"node" enum:"a,b" doc:"the node that is switched off and on"`
+		Body Cycling
+	}
 	reasoned struct {
 		Node string `path:"node" enum:"a,b" doc:"the node whose power it is"`
-		Body struct {
-			Reason string `json:"reason" doc:"why; it is shown until the latch is lifted"`
-		}
+		Body Reason
 	}
 )
 
@@ -111,9 +123,15 @@ func (s *Server) fenceTest(ctx context.Context, in *byNode) (*reply[[]FencePath]
 	return &reply[[]FencePath]{orEmpty(paths)}, err
 }
 
-func (s *Server) fenceTestLive(_ context.Context, in *byNode) (*reply[Task], error) {
+func (s *Server) fenceTestLive(ctx context.Context, in *cycled) (*reply[Task], error) {
+	reason, err := s.confirmed(ctx, "the live test of node "+in.Node, Confirmed{in.Body.Reason, in.Body.ConfirmSite})
+	if err != nil {
+		return nil, err
+	}
 	task, err := s.tasks.start(s.ctx, livePowerCycle, liveTestLimit, func(ctx context.Context, report func(Step)) error {
-		return s.cfg.Backend.FenceTestLive(ctx, in.Node, byRoot, report)
+		return inSteps(report, liveTestLimit, "node "+in.Node, func(progress func(string)) error {
+			return s.cfg.Backend.FenceTestLive(ctx, in.Node, in.Body.NewBMC, byRoot, reason, progress)
+		})
 	})
 	return &reply[Task]{task}, err
 }
@@ -136,9 +154,9 @@ func (s *Server) unlatch(ctx context.Context, in *reasoned) (*reply[Fence], erro
 }
 
 func (s *Server) latching(ctx context.Context, in *reasoned, act func(ctx context.Context, node, reason, by string) error) (*reply[Fence], error) {
-	reason := strings.TrimSpace(in.Body.Reason)
-	if reason == "" || len(reason) > reasonBytesMax {
-		return nil, event.New(event.BadRequest, "detail", "a reason of 1 to 200 bytes is needed")
+	reason, err := givenReason(in.Body.Reason)
+	if err != nil {
+		return nil, err
 	}
 	if err := act(ctx, in.Node, reason, byRoot); err != nil {
 		return nil, err
@@ -152,8 +170,8 @@ func (c *Client) FenceTest(ctx context.Context, node string) ([]FencePath, error
 }
 
 // FenceTestLive begins the task that switches a node off and on.
-func (c *Client) FenceTestLive(ctx context.Context, node string) (Task, error) {
-	return call[Task](ctx, c, http.MethodPost, "/fence/test/"+url.PathEscape(node)+"/power-cycle", nil)
+func (c *Client) FenceTestLive(ctx context.Context, node string, o Cycling) (Task, error) {
+	return post[Task](ctx, c, "/fence/test/"+url.PathEscape(node)+"/power-cycle", o)
 }
 
 // FenceHistory is what was done, newest first.

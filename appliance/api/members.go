@@ -6,6 +6,8 @@ import (
 	"net/url"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"duet/appliance/event"
 )
 
 // The overrides, as routes and commands name them.
@@ -63,10 +65,32 @@ type Overriding struct {
 	Confirm string `json:"confirm" doc:"the word of GET /override"`
 }
 
+// Confirmed is the body of an order that stops something that runs.
+type Confirmed struct {
+	Reason      string `json:"reason" doc:"why; it is shown to everybody who looks"`
+	ConfirmSite string `json:"confirm_site" doc:"name of the site: the order is meant, and for this site"`
+}
+
+// confirmed checks both.
+func (s *Server) confirmed(ctx context.Context, what string, c Confirmed) (reason string, err error) {
+	if reason, err = givenReason(c.Reason); err != nil {
+		return "", err
+	}
+	site, err := s.cfg.Backend.Site(ctx)
+	if err != nil {
+		return "", err
+	}
+	if site.Setup != "fresh" && c.ConfirmSite != site.Name { // without a site, the order itself is refused
+		return "", event.New(event.OrderUnconfirmed, "what", what)
+	}
+	return reason, nil
+}
+
 // Leaving is the body of a leave.
 type Leaving struct {
-	Reason  string `json:"reason" doc:"why; shown on the other node while this one is away"`
-	Waiting bool   `json:"waiting,omitempty" doc:"also if a volume is not in sync on the other node: it waits"`
+	Reason      string `json:"reason" doc:"why; shown on the other node while this one is away"`
+	Waiting     bool   `json:"waiting,omitempty" doc:"also if a volume is not in sync on the other node: it waits"`
+	ConfirmSite string `json:"confirm_site" doc:"name of the site: the order is meant, and for this site"`
 }
 
 type (
@@ -86,7 +110,7 @@ func (s *Server) memberRoutes(api huma.API) {
 }
 
 func (s *Server) leave(ctx context.Context, in *leaving) (*reply[Site], error) {
-	reason, err := givenReason(in.Body.Reason)
+	reason, err := s.confirmed(ctx, "leaving the pair", Confirmed{in.Body.Reason, in.Body.ConfirmSite})
 	if err == nil {
 		err = s.ownNode(in.Node)
 	}

@@ -21,6 +21,10 @@ type (
 	byID struct {
 		ID string `path:"id" doc:"id of the task"`
 	}
+	cancelling struct {
+		ID   string `path:"id" doc:"id of the task"`
+		Body Reason
+	}
 	reply[T any] struct{ Body T }
 	accepted     struct {
 		Location string `header:"Location"`
@@ -70,6 +74,7 @@ func (s *Server) routes(api huma.API) {
 	route(api, http.MethodGet, "/setup", "setup-show", "How far founding has come", s.setup)
 	route(api, http.MethodPost, "/setup/answer", "setup-answer", "Found the site", s.answer)
 	route(api, http.MethodGet, "/tasks/{id}", "task-show", "A long action", s.task)
+	route(api, http.MethodPost, "/tasks/{id}/cancel", "task-cancel", "End a long action", s.cancelTask)
 }
 
 func (s *Server) site(ctx context.Context, _ *nothing) (*reply[Site], error) {
@@ -166,6 +171,15 @@ func (s *Server) answer(_ context.Context, in *answers) (*accepted, error) {
 
 func (s *Server) task(_ context.Context, in *byID) (*reply[Task], error) {
 	t, err := s.tasks.find(in.ID)
+	return &reply[Task]{t}, err
+}
+
+func (s *Server) cancelTask(_ context.Context, in *cancelling) (*reply[Task], error) {
+	reason, err := givenReason(in.Body.Reason)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.tasks.cancel(in.ID, byRoot+": "+reason)
 	return &reply[Task]{t}, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ type taskTable struct {
 
 	mu   sync.Mutex
 	list []*Task
+	ends map[string]context.CancelCauseFunc // by id of a task that runs
 	live sync.WaitGroup
 }
 
@@ -41,12 +43,38 @@ func (t *taskTable) start(ctx context.Context, kind string, limit time.Duration,
 	if len(t.list) > maxTasks {
 		t.list = slices.Delete(t.list, 0, 1)
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	if t.ends == nil {
+		t.ends = map[string]context.CancelCauseFunc{}
+	}
+	t.ends[task.ID] = end
 	t.live.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer end(nil)
+		limited, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		t.end(task, f(ctx, func(s Step) { t.step(task, s) }))
+		err := f(limited, func(s Step) { t.step(task, s) })
+		if fault, ok := errors.AsType[*event.Fault](context.Cause(ctx)); ok && err != nil {
+			err = fault.Because(err)
+		}
+		t.end(task, err)
 	})
 	return task.copied(), nil
+}
+
+// cancel ends a task that runs; it is over when it has put back what it must.
+func (t *taskTable) cancel(id, reason string) (Task, error) {
+	task, err := t.find(id)
+	if err != nil {
+		return Task{}, err
+	}
+	t.mu.Lock()
+	end, runs := t.ends[id]
+	t.mu.Unlock()
+	if !runs {
+		return Task{}, event.New(event.OrderRefused, "what", "the cancelling of task "+id, "reason", "it has ended: "+task.State, "next", "Look at it: duet task show "+id)
+	}
+	end(event.New(event.TaskCancelled, "task", id, "reason", reason))
+	return t.find(id)
 }
 
 // step adds a step or replaces the one of its name.
@@ -64,6 +92,7 @@ func (t *taskTable) end(task *Task, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	task.State = "done"
+	delete(t.ends, task.ID)
 	if err != nil {
 		task.State = "failed"
 		task.Problem = AsFault(err, nil)

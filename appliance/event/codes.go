@@ -26,6 +26,7 @@ const (
 	OverrideUnconfirmed Code = "SITE-1033"
 	HasLeft             Code = "SITE-1034"
 	ArbiterNone         Code = "SITE-1035"
+	OrderUnconfirmed    Code = "SITE-1036"
 
 	// REPL: the mirror. 2006, 2010 and 2011 are kept for checksums and scrub (replication.md section 11).
 	LegsUnrelated     Code = "REPL-2001"
@@ -112,6 +113,7 @@ const (
 	WatchdogMissing Code = "SYS-9008"
 	DeadlinePassed  Code = "SYS-9009"
 	StillRunning    Code = "SYS-9010"
+	TaskCancelled   Code = "SYS-9011"
 
 	RecordingStopped Code = "SYS-9020" // appliance/support/flight
 )

@@ -132,6 +132,12 @@ var siteEntries = []Entry{
 		Why:  "The loss of a node or of the link would hold I/O; it changes by itself when the witness answers, or fencing is proven in both directions",
 		Next: "Restore the witness, or prove fencing: duet fence status", Command: "duet witness status",
 	},
+	{
+		Code: OrderUnconfirmed, Severity: Warning, Title: "The order was not confirmed",
+		What: "Nothing was done: {what} needs the name of the site as its confirmation",
+		Why:  "It stops what runs, so it must be meant, and for this site",
+		Next: "Look at the name of the site, and give the order again with it", Command: "duet status",
+	},
 }
 
 var vmEntries = []Entry{
@@ -252,14 +258,20 @@ var sysEntries = []Entry{
 	{
 		Code: DeadlinePassed, Severity: Warning, Title: "The deadline passed",
 		What: "{what} did not finish within {seconds} s",
-		Why:  "It was given up; nothing is half done",
-		Next: "Look at the state and try again", Command: "duet status",
+		Why:  "Waiting for it was given up; what was begun goes on and may still be completed",
+		Next: "Look at the state before ordering it again", Command: "duet status",
 	},
 	{
 		Code: StillRunning, Severity: Warning, Title: "A long action is still running",
 		What: "{what} is still running after {seconds} s",
 		Why:  "Following it was given up; it goes on by itself",
 		Next: "See how far it has come", Command: "duet setup show",
+	},
+	{
+		Code: TaskCancelled, Severity: Warning, Title: "A task was cancelled",
+		What: "Task {task} was cancelled: {reason}",
+		Why:  "What it had begun was ended or put back as far as that was possible; what had taken effect stays",
+		Next: "Look at the state, then order it again", Command: "duet status",
 	},
 	{
 		Code: RecordingStopped, Severity: Warning, Title: "The flight recorder has stopped",

@@ -32,7 +32,7 @@ var fenceEntries = []Entry{
 		Code: WrongBMC, Severity: Critical, Title: "Another system answers at the address of a BMC",
 		What: "Another system answers at the address of a node's BMC",
 		Why:  "Switching it could turn the survivor off; nothing is switched by it",
-		Next: "Check the addresses of both BMCs", Command: "duet fence status",
+		Next: "Check the addresses of both BMCs; one that was exchanged is made known by a live test with --new-bmc", Command: "duet fence status",
 	},
 	{
 		Code: BMCSilent, Severity: Warning, Title: "A BMC does not answer",
@@ -80,7 +80,7 @@ var fenceEntries = []Entry{
 		Code: BMCFirmware, Severity: Warning, Title: "A BMC runs other firmware than before",
 		What: "The BMC of a node runs other firmware than before",
 		Why:  "What was proven of the old firmware is not proven of the new one",
-		Next: "Run the live test of that node again", Command: "duet fence test NODE --power-cycle",
+		Next: "Run the live test of that node again", Command: "duet fence test NODE --power-cycle --reason TEXT",
 	},
 	{
 		Code: OutletOff, Severity: Warning, Title: "An outlet of a node is off",
@@ -122,7 +122,7 @@ var fenceEntries = []Entry{
 		Code: OutletsUnproven, Severity: Warning, Title: "An outlet map is not proven",
 		What: "The outlets of a node are not proven to feed it",
 		Why:  "An unproven outlet is no evidence: takeover from that node then uses its BMC, or waits 6 s",
-		Next: "Let setup finish its live tests", Command: "duet setup show",
+		Next: "Compare the power cords with the site document, then run the live test of the node; setup runs its own", Command: "duet fence status",
 	},
 	{
 		Code: OutletsWrong, Severity: Critical, Title: "The outlets do not feed what the document says",
@@ -236,7 +236,7 @@ var fenceEntries = []Entry{
 		Code: FenceTestRefused, Severity: Warning, Title: "The live test may not run now",
 		What: "The live test of node {node} may not run now: {reason}",
 		Why:  "It switches the node off and on, so nothing may need it",
-		Next: "Do what it asks for, and order it again", Command: "duet fence test {node} --power-cycle",
+		Next: "Do what it asks for, and order it again", Command: "duet fence test {node} --power-cycle --reason TEXT",
 	},
 	{
 		Code: LedgerDead, Severity: Warning, Title: "The fence ledger is not written any more",

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"duet/appliance/event"
@@ -73,7 +74,10 @@ func (n *Node) changeDocument(ctx context.Context, change func(*site.Document)) 
 	ctx, cancel := context.WithTimeout(ctx, orderWait)
 	defer cancel()
 	err = await(ctx, func() (bool, error) { return n.driver.View().State.Rec.Docs[membership.DocSite].Hash == ref.Hash, nil })
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled): // nobody waits any more; the change goes on
+		return fmt.Errorf("the change of the site document was not waited for: %w", err)
+	case err != nil:
 		return event.New(event.DeadlinePassed, "what", "the change of the site document", "seconds", fmt.Sprint(int(orderWait.Seconds())))
 	}
 	return nil

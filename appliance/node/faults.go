@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"duet/appliance/event"
+	"duet/appliance/internal/boottime"
 	"duet/appliance/membership"
 )
 
@@ -116,7 +117,8 @@ func (n *Node) reported(c membership.ReportCode) {
 			event.WrongPeerKey, event.OtherPeerVersion, event.LinkRefused, event.LegsUnrelated, event.NoSource, event.BothWrote, event.GenerationsDiffer)
 		n.faults.clearAbout(aboutFenceRun)
 		n.faults.clearAbout(aboutPowerOn)
-		n.tasks.Go(n.unlatchJoined)
+		at := membership.Boottime(boottime.Now())
+		n.tasks.Go(func() { n.unlatchJoined(at) })
 	default: // nothing for the others
 	}
 }

@@ -2,8 +2,12 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +16,7 @@ import (
 	"duet/appliance/event"
 	"duet/appliance/membership"
 	"duet/appliance/site"
+	"duet/ipmi/fence"
 	"duet/ipmi/sim"
 )
 
@@ -99,14 +104,34 @@ func TestFencing(t *testing.T) {
 
 	// The live test by order.
 	var steps []string
-	if err := a.FenceTestLive(t.Context(), "b", "root", func(s api.Step) { steps = append(steps, s.State+" "+s.Name) }); err != nil {
+	p.until("the witness is reached by both", 10*time.Second, func() bool { return p.site(0).Word == "safe" })
+	if err := a.FenceTestLive(t.Context(), "b", false, "root", "new cords", func(s string) { steps = append(steps, s) }); err != nil {
 		t.Fatalf("%v after %q", err, steps)
 	}
-	if !boxes[1].Powered() || len(steps) < 8 {
+	if !boxes[1].Powered() || len(steps) < 5 {
 		t.Errorf("powered %v; %q", boxes[1].Powered(), steps)
 	}
 	if learned := a.store.Runtime().Learned["b"]; learned.Firmware == "" {
 		t.Error("the firmware was not recorded")
+	}
+
+	// A BMC that was exchanged: what its test has shown becomes part of the document of both.
+	guid := "c0ffee00000000000000000000000000"
+	f := &fencer{self: membership.A, runner: &fence.Runner{}, told: newFaults()}
+	f.live = func(context.Context, *fence.NewBMC, func(string)) (fence.TestResult, error) {
+		return fence.TestResult{BMCProven: true, GUID: guid, Firmware: "9"}, nil
+	}
+	before, _ := a.document()
+	if err := a.liveTest(t.Context(), f, &fence.NewBMC{}, "root", "new board", func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	p.until("both know the new one", 5*time.Second, func() bool {
+		x, _ := a.document()
+		y, _ := b.document()
+		return x.Nodes.B.BMC.GUID == guid && y.Nodes.B.BMC.GUID == guid && a.fencerNow().wiring().BMC.GUID == guid
+	})
+	if err := a.changeDocument(t.Context(), func(d *site.Document) { newGUID(d, membership.B, before.Nodes.B.BMC.GUID) }); err != nil {
+		t.Fatal(err)
 	}
 
 	// The latch holds against R10b, and is durable.
@@ -129,10 +154,59 @@ func TestFencing(t *testing.T) {
 		t.Errorf("unlatch: %v", err)
 	}
 	p.until("the ledger knows all of it, also over the restart", 5*time.Second, func() bool {
-		entries, err := a.FenceHistory(t.Context(), 9)
-		return err == nil && len(entries) == 4 && entries[0].What == "unlatch" && entries[1].What == "latch" && entries[2].By == "root" &&
-			entries[3].By == "setup" && entries[3].Verdict == "confirmed" && len(entries[3].Steps) > 2
+		entries, err := a.FenceHistory(t.Context(), 99)
+		entries = slices.DeleteFunc(entries, func(e api.FenceEntry) bool { return e.What == "fence" }) // a busy machine loses sessions
+		var what []string
+		for _, e := range entries {
+			what = append(what, e.What+" by "+e.By)
+		}
+		last := len(entries) - 1
+		return err == nil && slices.Equal(what, []string{"unlatch by root", "latch by root", "live-test by root", "live-test by root", "live-test by setup"}) &&
+			entries[last].Verdict == "confirmed" && len(entries[last].Steps) > 2 && strings.Contains(entries[last-1].Why, "new cords")
 	})
+}
+
+// A live test that disproves a map takes the proof back on both nodes and for good; when two documents are united, the
+// side that took it back is right.
+func TestDisprovedOutlets(t *testing.T) {
+	p := pairOf(t)
+	a, b := p.nodes[0], p.nodes[1]
+	if err := a.changeRuntime(func(r *site.Runtime) { r.OutletsProven["a"], r.OutletsProven["b"] = true, true }); err != nil {
+		t.Fatal(err)
+	}
+	p.until("b knows of the proof", 5*time.Second, func() bool { return b.store.Runtime().OutletsProven["b"] })
+	test := func(result fence.TestResult, code string) {
+		t.Helper()
+		f := &fencer{self: membership.A, runner: &fence.Runner{}, told: newFaults()}
+		f.live = func(context.Context, *fence.NewBMC, func(string)) (fence.TestResult, error) {
+			return result, &fence.Fault{Code: code}
+		}
+		if err := a.liveTest(t.Context(), f, nil, "root", "new cords", func(string) {}); event.CodeOf(err) != event.Code(code) {
+			t.Errorf("the test says %v", err)
+		}
+	}
+	test(fence.TestResult{}, fence.CodeBMCSilent)
+	if !a.store.Runtime().OutletsProven["b"] {
+		t.Error("a test that shows nothing took the proof")
+	}
+	test(fence.TestResult{OutletsWrong: true}, fence.CodeCrossed)
+	p.until("b knows of the disproof", 5*time.Second, func() bool {
+		r := b.store.Runtime()
+		return !r.OutletsProven["b"] && r.OutletsProven["a"]
+	})
+	if doc, _ := a.document(); target(doc, membership.B, a.store.Runtime()).OutletsProven {
+		t.Error("a new fencer would believe them")
+	}
+	for _, proofs := range [][2]map[string]bool{
+		{{"a": true, "b": true}, {"a": true, "b": false}}, {{"a": true, "b": false}, {"a": true, "b": true}},
+		{{"b": false}, {"a": true}}, {{"a": true}, {"b": false}},
+	} {
+		into := site.Runtime{OutletsProven: proofs[0]}.Next(1)
+		uniteRuntime(&into, site.Runtime{OutletsProven: proofs[1]}, func(string) bool { return false })
+		if !into.OutletsProven["a"] || into.OutletsProven["b"] {
+			t.Errorf("%v and %v are united to %v", proofs[0], proofs[1], into.OutletsProven)
+		}
+	}
 }
 
 // What may not be tested is refused with its reason; a join lifts the latch.
@@ -145,12 +219,68 @@ func TestFencingRefusals(t *testing.T) {
 	if err := n.LatchNode(t.Context(), "b", "x", "root"); event.CodeOf(err) != event.NotFounded {
 		t.Errorf("%v", err)
 	}
-	if reason := n.mayTest(); reason == "" {
+	if reason := n.mayTest(t.Context()); reason == "" {
 		t.Error("a fresh node may test")
 	}
 	if verdict, why := (&fencer{self: membership.A}).Fence(t.Context(), membership.Fence{}); verdict != membership.Unknown || why == "" {
 		t.Errorf("no path: %v", verdict)
 	}
+}
+
+// The live test is refused when this node would not go on while the other one is off: that the nodes are paired does not
+// give it a vote.
+func TestLiveTestNeedsASurvivor(t *testing.T) {
+	p := pairOf(t)
+	n := p.nodes[0]
+	p.until("safe", 10*time.Second, func() bool { return n.mayTest(t.Context()) == "" })
+	p.until("refused while the other node does not reach the witness", 5*time.Second, func() bool {
+		n.mu.Lock()
+		n.arbiter.told.Reached = false // it says so anew every 5 s
+		n.mu.Unlock()
+		return strings.Contains(n.mayTest(t.Context()), "the site has to be safe, and is not: press-7: at risk")
+	})
+	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched["b"] = site.Latch{By: "root", Reason: "fan"} }); err != nil {
+		t.Fatal(err)
+	}
+	if why := n.mayTest(t.Context()); !strings.Contains(why, "latched off: fan") {
+		t.Errorf("a latched node: %q", why)
+	}
+}
+
+// Without a witness nothing may run anywhere: what decides there is what is being tested.
+func TestLiveTestWithoutAWitness(t *testing.T) {
+	p := newPlant(t)
+	p.start(0, true)
+	p.start(1, true)
+	doc := p.answers()
+	doc.Witness, doc.VMs = nil, []site.VM{{Name: "press", MemoryMiB: 64, VCPUs: 1, Disks: []string{"data"}}}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := p.nodes[0].Answer(ctx, doc, func(s api.Step) { t.Logf("%s: %s %s", s.Name, s.State, s.Detail) }); err != nil {
+		t.Fatal(err)
+	}
+	n := p.nodes[0]
+	p.until("paired", 5*time.Second, func() bool { return n.driver.View().State.Committed() })
+	if why := n.mayTest(t.Context()); !strings.Contains(why, "VM press has to be stopped") {
+		t.Errorf("with a VM here: %q", why)
+	}
+	if err := n.changeRuntime(func(r *site.Runtime) { r.StoppedVMs[p.site(0).VMs[0].ID] = true }); err != nil {
+		t.Fatal(err)
+	}
+	if why := n.mayTest(t.Context()); why != "" {
+		t.Errorf("with nothing running: %q", why)
+	}
+	busy := &fencer{self: membership.A}
+	busy.held.Store(true)
+	n.mu.Lock()
+	n.fencer = busy
+	n.mu.Unlock()
+	if err := n.MoveVM(ctx, "press", "root", "x"); event.CodeOf(err) != event.OrderRefused || !strings.Contains(event.As(err).Why(), "live fence test") {
+		t.Errorf("a move during a live test: %v", err)
+	}
+	n.mu.Lock()
+	n.fencer = nil
+	n.mu.Unlock()
 }
 
 func TestPeerLatchEndsWithAJoin(t *testing.T) {
@@ -168,6 +298,75 @@ func TestPeerLatchEndsWithAJoin(t *testing.T) {
 	p.until("paired again, and no longer latched", 10*time.Second, func() bool {
 		return p.paired() && len(p.site(0).Fence.Latches) == 0 && len(p.nodes[1].store.Runtime().Latched) == 0
 	})
+}
+
+// What was acknowledged on one node outlives what the other one writes meanwhile, without having heard of it.
+func TestRuntimeChangesSideBySide(t *testing.T) {
+	p := pairOf(t)
+	owner := 0
+	if p.site(0).PairOwner == "b" {
+		owner = 1
+	}
+	for _, i := range []int{owner, 1 - owner} {
+		me, peer := p.nodes[i], p.nodes[1-i]
+		name := peer.self.String()
+		p.until("the documents agree", 5*time.Second, func() bool { return sameRuntime(me.store.Runtime(), peer.store.Runtime()) })
+		base := me.store.Runtime()
+		other := base.Next(base.Epoch).Next(base.Epoch) // two changes, without a look at what is written here
+		other.Writes[name] += 2
+		other.Learned[name] = site.Learned{Firmware: "9"}
+		body, err := json.Marshal(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.runtimeMu.Lock() // as if they were written there
+		err = peer.store.SaveRuntime(other)
+		peer.runtimeMu.Unlock()
+		if err := errors.Join(err, me.LatchNode(t.Context(), name, "fan", "root"), me.toldRuntime(body)); err != nil {
+			t.Fatal(err)
+		}
+		p.until("both changes are on both", 5*time.Second, func() bool {
+			x, y := me.store.Runtime(), peer.store.Runtime()
+			return sameRuntime(x, y) && x.Latched[name].Reason == "fan" && x.Learned[name].Firmware == "9"
+		})
+	}
+}
+
+// An order about a VM is of the node that owns it, also when two documents are united.
+func TestUnitedOrders(t *testing.T) {
+	vms := func(ids ...string) map[string]bool {
+		m := map[string]bool{}
+		for _, id := range ids {
+			m[id] = true
+		}
+		return m
+	}
+	into := site.Runtime{Epoch: 5, Version: 3, StoppedVMs: vms("mine", "started there")}.Next(5)
+	into.Writes["a"] = 4
+	other := site.Runtime{Epoch: 6, Version: 9, StoppedVMs: vms("started here", "stopped there"), Writes: map[string]uint64{"a": 2, "b": 7}}
+	uniteRuntime(&into, other, func(id string) bool { return strings.HasSuffix(id, "there") })
+	if !maps.Equal(into.StoppedVMs, vms("mine", "stopped there")) || !into.Newer(other) || into.Lacks(other) || into.Writes["a"] != 4 {
+		t.Errorf("%+v", into)
+	}
+}
+
+// What is lifted by a join was set before it: the order to keep a node off that has just joined stays.
+func TestLatchBehindAJoinStays(t *testing.T) {
+	n := newPlant(t).booted()
+	err := n.changeRuntime(func(r *site.Runtime) {
+		r.Latched["a"], r.Latched["b"], r.Forced = site.Latch{By: byLeave, Epoch: 6}, site.Latch{By: "root", Epoch: 7}, true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.liftJoined(7)
+	if r := n.store.Runtime(); len(r.Latched) != 1 || r.Latched["b"].Epoch != 7 || r.Forced {
+		t.Errorf("after the join at epoch 7: %+v", r)
+	}
+	n.liftJoined(8)
+	if r := n.store.Runtime(); len(r.Latched) != 0 {
+		t.Errorf("after the next join: %+v", r)
+	}
 }
 
 // Whatever a peer tells of the paths, it is taken whole or refused.

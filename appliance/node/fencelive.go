@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"duet/appliance/api"
 	"duet/appliance/event"
 	"duet/appliance/membership"
+	"duet/appliance/outlook"
 	"duet/appliance/site"
 	"duet/ipmi/fence"
 	"duet/ipmi/fence/ledger"
@@ -16,16 +18,24 @@ import (
 
 // liveTest turns the peer off and on by every way it has, waits until it is back and in sync, and records what was
 // learned. Setup and `duet fence test --power-cycle` both end in it.
-func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(string)) error {
+func (n *Node) liveTest(ctx context.Context, f *fencer, exchanged *fence.NewBMC, by, reason string, say func(string)) error {
 	peer := n.peer().String()
 	f.held.Store(true)
 	defer f.held.Store(false)
 	n.driver.Note("fence-test", peer)
 	began := startOf()
-	result, err := f.test(ctx, say)
-	n.history.add(n.testEntry(result, err, by, began))
+	result, err := f.test(ctx, exchanged, say)
+	n.history.add(n.testEntry(result, err, by, reason, began))
+	defer func() {
+		if w := f.proof.watch; w != nil {
+			w.Soon() // what was just proven, or disproved, is shown so
+		}
+	}()
 	if err != nil {
 		n.log.Error("live fence test", "node", peer, "error", err.Error())
+		if kept := n.keepDisproof(peer, result); kept != nil {
+			return errors.Join(err, kept)
+		}
 		if fault, ok := asReported(err); ok {
 			return fault
 		}
@@ -35,11 +45,12 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(stri
 	if err := n.setup.awaitLegs(ctx, func(string) {}); err != nil {
 		return fmt.Errorf("node %s did not come back after its test: %w", peer, err)
 	}
-	defer func() {
-		if w := f.proof.watch; w != nil {
-			w.Soon() // what was just proven is shown so
+	if doc, _ := n.document(); exchanged != nil && doc.Node(peer).BMC != nil && doc.Node(peer).BMC.GUID != result.GUID {
+		say("the GUID of the new BMC is recorded")
+		if err := n.changeDocument(ctx, func(d *site.Document) { newGUID(d, n.peer(), result.GUID) }); err != nil {
+			return err
 		}
-	}()
+	}
 	return n.changeRuntime(func(r *site.Runtime) {
 		r.BMCProven[peer] = r.BMCProven[peer] || result.BMCProven
 		r.OutletsProven[peer] = r.OutletsProven[peer] || result.OutletsProven
@@ -50,7 +61,28 @@ func (n *Node) liveTest(ctx context.Context, f *fencer, by string, say func(stri
 	})
 }
 
-func (n *Node) testEntry(result fence.TestResult, err error, by string, began moment) ledger.Entry {
+// newGUID records another BMC of a node, in a copy: other versions of the document keep theirs.
+func newGUID(d *site.Document, node membership.Node, guid string) {
+	at := &d.Nodes.A
+	if node == membership.B {
+		at = &d.Nodes.B
+	}
+	bmc := *at.BMC
+	bmc.GUID = guid
+	at.BMC = &bmc
+}
+
+// keepDisproof takes a proof back that a live test has disproved, on both nodes and over restarts: outlets that feed
+// something else would be evidence of a node that runs.
+func (n *Node) keepDisproof(peer string, result fence.TestResult) error {
+	if !result.OutletsWrong {
+		return nil
+	}
+	n.driver.Note("outlets-wrong", peer)
+	return n.changeRuntime(func(r *site.Runtime) { r.OutletsProven[peer] = false })
+}
+
+func (n *Node) testEntry(result fence.TestResult, err error, by, reason string, began moment) ledger.Entry {
 	e := ledger.Entry{
 		What: "live-test", Node: n.peer().String(), By: by, At: began.wall, BootMS: began.boot / int64(time.Millisecond), TookMS: began.took(),
 		Epoch: uint64(n.driver.View().State.Rec.Ep), Verdict: fence.Confirmed.String(), Why: "every path switched it off and on",
@@ -60,6 +92,9 @@ func (n *Node) testEntry(result fence.TestResult, err error, by string, began mo
 		if fault, ok := asReported(err); ok {
 			e.Code, e.Why = string(fault.Code), fault.What()+": "+fault.Why()
 		}
+	}
+	if reason != "" {
+		e.Why += " (ordered: " + reason + ")"
 	}
 	for _, s := range result.Steps {
 		e.Steps = append(e.Steps, ledger.Step{Name: s.Name, TookMS: s.Took.Milliseconds()})
@@ -89,8 +124,9 @@ func (n *Node) FenceTest(ctx context.Context, node string) ([]api.FencePath, err
 	return out, nil
 }
 
-// FenceTestLive switches the other node off and on. It demands that nothing needs that node.
-func (n *Node) FenceTestLive(ctx context.Context, node, by string, report func(api.Step)) error {
+// FenceTestLive switches the other node off and on. It demands that nothing needs that node, and that this one goes on
+// while it is off.
+func (n *Node) FenceTestLive(ctx context.Context, node string, newBMC bool, by, reason string, progress func(string)) error {
 	if err := n.aboutPeer(node); err != nil {
 		return err
 	}
@@ -98,37 +134,28 @@ func (n *Node) FenceTestLive(ctx context.Context, node, by string, report func(a
 	if f == nil || !f.exists() {
 		return event.New(event.NoFenceMeans)
 	}
-	if reason := n.mayTest(); reason != "" {
-		return event.New(event.FenceTestRefused, "node", node, "reason", reason)
-	}
 	if !n.setup.take() {
 		return event.New(event.TaskRunning, "task", "setup")
 	}
 	defer n.setup.release()
-	now := time.Now()
-	step := api.Step{State: "running", WaitingFor: "node " + node, Since: now, Deadline: now.Add(testWait + rejoinWait)}
-	done := func(state string) {
-		if step.Name == "" {
-			return
+	f.held.Store(true) // from here on no VM is given to that node, and it is not latched
+	defer f.held.Store(false)
+	if why := n.mayTest(ctx); why != "" {
+		return event.New(event.FenceTestRefused, "node", node, "reason", why)
+	}
+	var exchanged *fence.NewBMC
+	if newBMC {
+		if !n.isPairOwner() {
+			return event.New(event.FenceTestRefused, "node", node, "reason", "a new BMC is recorded by the node that owns the pair, and that is node "+node)
 		}
-		step.State, step.Detail, step.WaitingFor = state, fmt.Sprintf("%.1f s", time.Since(step.Since).Seconds()), ""
-		report(step)
+		exchanged = &fence.NewBMC{Gone: func() bool { return !n.peerHere() }}
 	}
-	err := n.liveTest(ctx, f, by, func(name string) {
-		done("done")
-		step.Name, step.State, step.Detail, step.Since = name, "running", "", time.Now()
-		report(step)
-	})
-	if err != nil {
-		done("failed")
-		return err
-	}
-	done("done")
-	return nil
+	n.driver.Note("fence-test-ordered", by+": "+reason)
+	return n.liveTest(ctx, f, exchanged, by, reason, progress)
 }
 
 // mayTest is why the live test may not run now; empty: it may.
-func (n *Node) mayTest() string {
+func (n *Node) mayTest(ctx context.Context) string {
 	doc, _ := n.document()
 	st := n.driver.View().State
 	peer := n.peer()
@@ -137,6 +164,9 @@ func (n *Node) mayTest() string {
 		return "setup is not complete; it runs live tests of its own"
 	case !st.Committed() || st.Session == 0:
 		return "the nodes are not paired"
+	}
+	if l, is := n.latchOf(peer.String()); is {
+		return "node " + peer.String() + " is latched off: " + l.Reason
 	}
 	for _, v := range doc.Volumes {
 		if st.Rec.Legs[v.Slot].Set != membership.Both {
@@ -152,6 +182,30 @@ func (n *Node) mayTest() string {
 	}
 	if len(there) > 0 {
 		return fmt.Sprintf("VM %s runs on node %v", strings.Join(there, ", "), peer)
+	}
+	return n.standsTest(ctx, st, doc, stopped)
+}
+
+// standsTest is why this node would not go on while the other one is off. With a witness as the arbiter it goes on by its
+// vote, and only then; without one it holds I/O until the test is over, because fencing, which decides there, is what is
+// being tested: then nothing may run at all.
+func (n *Node) standsTest(ctx context.Context, st membership.State, doc site.Document, stopped map[string]bool) string {
+	if doc.Witness == nil {
+		for _, vm := range doc.VMs {
+			if !stopped[vm.ID] {
+				return fmt.Sprintf("there is no witness, so node %v would hold I/O until node %v is back: VM %s has to be stopped", n.self, n.peer(), vm.Name)
+			}
+		}
+		return ""
+	}
+	now, err := n.Site(ctx)
+	switch {
+	case err != nil:
+		return err.Error()
+	case st.Rec.Arb.Kind != membership.ArbWitness:
+		return fmt.Sprintf("the witness does not decide who goes on alone, so node %v would hold I/O until node %v is back", n.self, n.peer())
+	case now.Word != outlook.Safe || !now.Witness.Reached || !now.Witness.Confirmed:
+		return "the site has to be safe, and is not: " + now.Sentence
 	}
 	return ""
 }

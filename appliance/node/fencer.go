@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"duet/appliance/event"
@@ -22,14 +23,18 @@ type fencer struct {
 	self membership.Node
 	log  *slog.Logger
 	told *faults
-	held atomic.Bool
-	own  string // system GUID of this node's BMC
+	held atomic.Bool // a live test runs
+	own  string      // system GUID of this node's BMC
 
 	target  fence.Target
 	runner  *fence.Runner // nil: no way to fence
 	proof   proof
-	latched func() (site.Latch, bool) // of the peer; nil: there are no latches
-	record  func(ledger.Entry)        // nil: nowhere
+	live    func(context.Context, *fence.NewBMC, func(string)) (fence.TestResult, error) // the runner's live test
+	latched func() (site.Latch, bool)                                                    // of the peer; nil: there are no latches
+	record  func(ledger.Entry)                                                           // nil: nowhere
+
+	mu    sync.Mutex
+	gifts []*gift // under way
 }
 
 func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *faults, log *slog.Logger) (*fencer, error) {
@@ -42,7 +47,7 @@ func newFencer(doc site.Document, self membership.Node, r site.Runtime, told *fa
 	if err != nil {
 		return nil, fmt.Errorf("ways to fence node %v: %w", self.Peer(), err)
 	}
-	f.runner = runner
+	f.runner, f.live = runner, runner.LiveTest
 	return f, nil
 }
 
@@ -167,21 +172,22 @@ func (f *fencer) Fence(ctx context.Context, order membership.Fence) (membership.
 	return membership.Unknown, detail
 }
 
+// gift is one attempt to give the peer power, under way.
+type gift struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
 // PowerOn gives the peer its power back, unless a person latched it off (hardware.md section 4.4).
 func (f *fencer) PowerOn(ctx context.Context) error {
 	if f.runner == nil || f.held.Load() {
 		return errors.New("no path is free")
 	}
 	f.told.clearAbout(aboutPowerOn)
-	if f.latched != nil {
-		if l, is := f.latched(); is {
-			fault := event.New(event.NodeLatched, "node", f.self.Peer().String(), "by", l.By, "reason", l.Reason)
-			f.told.raiseAbout(aboutPowerOn, fault)
-			return fault
-		}
-	}
-	err := f.runner.PowerOn(ctx)
-	if fault, ok := asReported(err); ok {
+	err := f.give(ctx, f.runner.PowerOn)
+	if fault, ok := errors.AsType[*event.Fault](err); ok && fault.Args["by"] != byLeave { // latched; of a leave, SITE-1034 tells
+		f.told.raiseAbout(aboutPowerOn, fault)
+	} else if fault, ok := asReported(err); ok {
 		f.told.raiseAbout(aboutPowerOn, fault)
 	}
 	return err
@@ -192,13 +198,60 @@ func (f *fencer) giveBack(ctx context.Context) {
 	if f.runner == nil || f.held.Load() {
 		return
 	}
-	if f.latched != nil {
-		if _, is := f.latched(); is {
-			return
-		}
-	}
-	if err := f.runner.GiveBack(ctx); err != nil {
+	if err := f.give(ctx, f.runner.GiveBack); err != nil && event.CodeOf(err) != event.NodeLatched {
 		f.log.Warn("outlets of the peer stay off", "error", err.Error())
+	}
+}
+
+// give carries out do unless the peer is latched; a latch that comes meanwhile ends it (keepOff). It is known before the
+// latch is asked for: one that is set later finds it.
+func (f *fencer) give(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	g := &gift{cancel, make(chan struct{})}
+	f.mu.Lock()
+	f.gifts = append(f.gifts, g)
+	f.mu.Unlock()
+	defer func() {
+		cancel()
+		f.mu.Lock()
+		f.gifts = slices.DeleteFunc(f.gifts, func(o *gift) bool { return o == g })
+		f.mu.Unlock()
+		close(g.done)
+	}()
+	if fault := f.latchFault(); fault != nil {
+		return fault
+	}
+	err := do(ctx)
+	if fault := f.latchFault(); err != nil && fault != nil {
+		return fault
+	}
+	return err
+}
+
+func (f *fencer) latchFault() error {
+	if f.latched == nil {
+		return nil
+	}
+	l, is := f.latched()
+	if !is {
+		return nil
+	}
+	return event.New(event.NodeLatched, "node", f.self.Peer().String(), "by", l.By, "reason", l.Reason)
+}
+
+// keepOff ends what would give a latched peer its power; ended waits until nothing of it is sent any longer: seconds,
+// because each request to a device has its limit.
+func (f *fencer) keepOff() (ended func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gifts := slices.Clone(f.gifts)
+	for _, g := range gifts {
+		g.cancel()
+	}
+	return func() {
+		for _, g := range gifts {
+			<-g.done
+		}
 	}
 }
 
@@ -224,11 +277,11 @@ func reportedError(err error) error {
 }
 
 // test runs the live test of the peer.
-func (f *fencer) test(ctx context.Context, progress func(string)) (fence.TestResult, error) {
+func (f *fencer) test(ctx context.Context, exchanged *fence.NewBMC, progress func(string)) (fence.TestResult, error) {
 	if f.runner == nil {
 		return fence.TestResult{}, errors.New("no path to test")
 	}
-	return f.runner.LiveTest(ctx, progress)
+	return f.live(ctx, exchanged, progress)
 }
 
 // paths are how the ways to the peer stand: what was last seen of each, and its standing proof.

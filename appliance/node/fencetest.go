@@ -22,7 +22,7 @@ func (s *setup) testPeer(ctx context.Context, say func(string)) error {
 	if err := s.awaitLegs(ctx, say); err != nil { // both hold everything before one is turned off
 		return err
 	}
-	if err := n.liveTest(ctx, f, "setup", say); err != nil {
+	if err := n.liveTest(ctx, f, nil, "setup", "", say); err != nil {
 		return err
 	}
 	return s.completeIfDone()

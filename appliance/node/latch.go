@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"duet/appliance/api"
 	"duet/appliance/event"
+	"duet/appliance/membership"
 	"duet/appliance/site"
 	"duet/ipmi/fence"
 	"duet/ipmi/fence/ledger"
@@ -24,8 +26,10 @@ func (n *Node) LatchNode(_ context.Context, node, reason, by string) error {
 	if err := n.aboutPeer(node); err != nil {
 		return err
 	}
-	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
-	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node] = latch }); err != nil {
+	if n.testsPeer() {
+		return event.New(event.OrderRefused, "what", "the latch of node "+node, "reason", testingReason, "next", testingNext)
+	}
+	if _, err := n.latch(n.peer(), by, reason, false); err != nil {
 		return err
 	}
 	n.driver.Note("latched", node+": "+reason)
@@ -54,6 +58,18 @@ func (n *Node) UnlatchNode(ctx context.Context, node, reason, by string) error {
 	return reportedError(err)
 }
 
+// While a live test runs it switches the peer off and on, whatever anybody wishes: a latch would not be kept, and a VM
+// that is given to it would be cut off.
+const (
+	testingReason = "a live fence test switches the other node off and on"
+	testingNext   = "Wait until the test has ended"
+)
+
+func (n *Node) testsPeer() bool {
+	f := n.fencerNow()
+	return f != nil && f.held.Load()
+}
+
 // aboutPeer refuses an order about this node: it could not carry it out on itself.
 func (n *Node) aboutPeer(node string) error {
 	if _, founded := n.document(); !founded {
@@ -73,14 +89,37 @@ func (n *Node) latchEntry(what, node, reason, by string) ledger.Entry {
 	}
 }
 
-// unlatchJoined: a completed join lifts the latch.
-func (n *Node) unlatchJoined() {
-	if len(n.store.Runtime().Latched) == 0 {
+// unlatchJoined: a completed join lifts the latches that were set before it, and ends what was forced. It follows the
+// report of the join, made at that time; the view shows the epoch of the join a moment later.
+func (n *Node) unlatchJoined(reported membership.Boottime) {
+	shown, cancel := context.WithTimeout(n.ctx, joinShown)
+	defer cancel()
+	if err := await(shown, func() (bool, error) { return n.driver.View().At >= reported, nil }); err != nil {
+		n.log.Error("the latches stay: the join is not seen", "error", err.Error())
 		return
 	}
+	n.liftJoined(uint64(n.driver.View().State.Rec.Ep))
+}
+
+// joinShown is how long the view of a join is waited for: the rest of one step of the driver.
+const joinShown = 10 * time.Second
+
+// liftJoined lifts what was latched before this epoch: a latch that a person has set since the join stays.
+func (n *Node) liftJoined(ep uint64) {
+	before := func(_ string, l site.Latch) bool { return l.Epoch < ep }
+	now := n.store.Runtime()
 	peer := n.peer().String()
-	_, was := n.latchOf(peer)
-	if err := n.changeRuntime(func(r *site.Runtime) { clear(r.Latched) }); err != nil {
+	l, was := now.Latched[peer]
+	was = was && before(peer, l)
+	maps.DeleteFunc(now.Latched, func(node string, l site.Latch) bool { return !before(node, l) })
+	if len(now.Latched) == 0 && !now.Forced {
+		return
+	}
+	err := n.changeRuntime(func(r *site.Runtime) {
+		maps.DeleteFunc(r.Latched, before)
+		r.Forced = false
+	})
+	if err != nil {
 		n.log.Error("latch", "error", err.Error())
 		return
 	}

@@ -24,16 +24,21 @@ func (n *Node) Leave(ctx context.Context, waiting bool, by, reason string) error
 		return refusal("leaving the pair", why)
 	}
 	// The latch is for the node that stays: it would switch this one on again when somebody switches it off (R10b).
-	taken, err := n.latch(n.self, byLeave, by+": "+reason)
+	taken, err := n.latch(n.self, byLeave, by+": "+reason, false)
 	if err != nil {
 		return err
 	}
-	if err := n.order(ctx, "leaving the pair", membership.Leave{Waiting: waiting}); err != nil {
-		return errors.Join(err, taken())
-	}
-	n.left.Store(true)
-	n.driver.Note("left", by+": "+reason)
-	return nil
+	return n.orderThen(ctx, "leaving the pair", membership.Leave{Waiting: waiting}, func(err error) error {
+		switch {
+		case event.CodeOf(err) == event.OrderRefused:
+			return errors.Join(err, taken())
+		case err != nil: // it may have left: the latch stays, and a join lifts it
+			return err
+		}
+		n.left.Store(true)
+		n.driver.Note("left", by+": "+reason)
+		return nil
+	})
 }
 
 // Return ends a Leave: this node joins again.
@@ -67,28 +72,45 @@ func (n *Node) Override(ctx context.Context, kind, word, by, reason string) erro
 	if !sameWord(word, n.word(o, st)) {
 		return event.New(event.OverrideUnconfirmed, "what", o.what, "verb", o.name)
 	}
-	taken, err := n.latch(n.peer(), by, reason)
+	if n.testsPeer() {
+		return event.New(event.OrderRefused, "what", o.what, "reason", testingReason, "next", testingNext)
+	}
+	taken, err := n.latch(n.peer(), by, reason, kind == api.ForceSoloOverride)
 	if err != nil {
 		return err
 	}
-	if err := n.order(ctx, o.what, e); err != nil {
-		return errors.Join(err, taken())
-	}
-	n.driver.Note(o.note, by+": "+reason)
-	n.byPerson(by, reason)
-	n.history.add(n.latchEntry("latch", n.peer().String(), reason, by))
-	return nil
+	return n.orderThen(ctx, o.what, e, func(err error) error {
+		switch {
+		case event.CodeOf(err) == event.OrderRefused:
+			return errors.Join(err, taken())
+		case err != nil: // it may have been carried out: the peer stays latched
+			return err
+		}
+		n.driver.Note(o.note, by+": "+reason)
+		n.byPerson(by, reason)
+		n.history.add(n.latchEntry("latch", n.peer().String(), reason, by))
+		return nil
+	})
 }
 
-// latch keeps a node off; taken undoes it.
-func (n *Node) latch(node membership.Node, by, reason string) (taken func() error, err error) {
+// latch keeps a node off: when it returns, nothing that would give the peer power is under way. taken undoes it, unless
+// another latch took its place. forced: this node goes on by force, which is shown until the other one has joined.
+func (n *Node) latch(node membership.Node, by, reason string, forced bool) (taken func() error, err error) {
+	was := n.store.Runtime().Forced
 	before := maps.Clone(n.store.Runtime().Latched)
 	latch := site.Latch{By: by, Reason: reason, Epoch: uint64(n.driver.View().State.Rec.Ep), At: time.Now()}
-	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node.String()] = latch }); err != nil {
+	if err := n.changeRuntime(func(r *site.Runtime) { r.Latched[node.String()], r.Forced = latch, r.Forced || forced }); err != nil {
 		return nil, err
+	}
+	if f := n.fencerNow(); f != nil && node == n.peer() {
+		f.keepOff()()
 	}
 	return func() error {
 		return n.changeRuntime(func(r *site.Runtime) {
+			if !r.Latched[node.String()].At.Equal(latch.At) {
+				return
+			}
+			r.Forced = was
 			delete(r.Latched, node.String())
 			if old, was := before[node.String()]; was {
 				r.Latched[node.String()] = old

@@ -12,8 +12,9 @@ import (
 )
 
 // What a person must see before overriding, and the word that confirms it (protocol.md section 9.5). The word follows
-// from what was shown: it dies with the epoch, with a PREPARE, with a change of mode and with this boot, so it cannot be
-// kept for later or be of another node.
+// from what was shown, ages apart: it dies with the epochs, with a change of the mode, the members, the arbiter or this
+// node's copy, with other evidence of the other node's power, and with this boot, so it cannot be kept for later or be of
+// another node.
 
 // override is one of the two forms of R26.
 type override struct {
@@ -44,7 +45,11 @@ var wordAlphabet = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPa
 // word confirms an override as things are.
 func (n *Node) word(o override, st membership.State) string {
 	r := st.Rec
-	sum := sha256.Sum256(fmt.Append(nil, o.name, r.Site, n.self, r.Ep, r.Prep.Ep, r.Members, st.Mode, n.bootID))
+	seen := ""
+	if e := n.history.lastFence(); e != nil {
+		seen = fmt.Sprint(e.Epoch, e.Verdict, e.By)
+	}
+	sum := sha256.Sum256(fmt.Appendln(nil, o.name, r.Site, n.self, r.Ep, r.Prep.Ep, r.High, r.Members, r.Arb, r.Consistent, r.Forced.Counter, st.Mode, seen, n.bootID))
 	text := wordAlphabet.EncodeToString(sum[:5])
 	return text[:4] + "-" + text[4:]
 }

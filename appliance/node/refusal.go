@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 
 	"duet/appliance/event"
 	"duet/appliance/membership"
@@ -37,6 +38,28 @@ func (n *Node) order(ctx context.Context, what string, e membership.Event) error
 		return nil
 	}
 	return refusal(what, why)
+}
+
+// orderThen gives an order that something here follows from. Once given, it is not taken back by a client that goes away
+// or by a deadline: then learns the answer in every case, and is told OrderRefused only if nothing has changed. Whoever
+// waits for the answer waits no longer than for other orders.
+func (n *Node) orderThen(ctx context.Context, what string, e membership.Event, then func(error) error) error {
+	answered, given := make(chan error, 1), context.WithoutCancel(ctx)
+	n.tasks.Go(func() {
+		why, err := n.driver.Order(given, e) // ends with the driver at the latest
+		if err == nil && why != membership.Granted {
+			err = refusal(what, why)
+		}
+		answered <- then(err)
+	})
+	ctx, cancel := context.WithTimeout(ctx, orderWait)
+	defer cancel()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return event.New(event.DeadlinePassed, "what", what, "seconds", fmt.Sprint(int(orderWait.Seconds()))).Because(ctx.Err())
+	}
 }
 
 func refusal(what string, why membership.Refusal) error {

@@ -141,10 +141,10 @@ func (n *Node) hasLeft(f facts) bool {
 	return f.runtime.Latched[n.peer().String()].By == byLeave && f.view.State.Mode == membership.Solo
 }
 
-// forcedAlone: the mark stays in the record over the join; the latch of the peer that every override sets does not.
+// forcedAlone: the mark in the record stays over the join; the one in the runtime document ends with it. The latch of the
+// peer says nothing: a person may lift it and let the peer come.
 func (n *Node) forcedAlone(f facts) bool {
-	_, latched := f.runtime.Latched[n.peer().String()]
-	return f.view.State.Mode == membership.Solo && f.view.State.Rec.Forced.Counter != 0 && latched
+	return f.view.State.Mode == membership.Solo && f.view.State.Rec.Forced.Counter != 0 && f.runtime.Forced
 }
 
 func modeWord(st membership.State) string {

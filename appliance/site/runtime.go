@@ -7,17 +7,19 @@ import (
 )
 
 // Runtime is the small replicated state beside the document: what setup has proved and what people have ordered since
-// founding. Its writer is the owner of the pair; the peer takes the newer one whole.
+// founding. Either node writes; the other takes what holds all of its own changes whole, and what does not is united.
 type Runtime struct {
-	Epoch         uint64          `json:"epoch"`          // of the writer when it wrote
-	Version       uint64          `json:"version"`        // grows with every change
-	SetupComplete bool            `json:"setup_complete"` // both live fence tests are done
-	OutletsProven map[string]bool `json:"outlets_proven"` // by node whose outlets they are: "a", "b"
-	BMCProven     map[string]bool `json:"bmc_proven"`     // by node whose BMC it is
-	StoppedVMs    map[string]bool `json:"stopped_vms"`    // by VM id: stopped by a person
+	Epoch         uint64            `json:"epoch"`          // of the writer when it wrote
+	Version       uint64            `json:"version"`        // grows with every change
+	Writes        map[string]uint64 `json:"writes"`         // by node: how many of its changes are in here
+	SetupComplete bool              `json:"setup_complete"` // both live fence tests are done
+	OutletsProven map[string]bool   `json:"outlets_proven"` // by node whose outlets they are: "a", "b"; false: a live test has disproved it
+	BMCProven     map[string]bool   `json:"bmc_proven"`     // by node whose BMC it is
+	StoppedVMs    map[string]bool   `json:"stopped_vms"`    // by VM id: stopped by a person
 
 	Learned map[string]Learned `json:"learned"` // by node whose paths they are: what its live test saw
 	Latched map[string]Latch   `json:"latched"` // by node: it is off and stays off
+	Forced  bool               `json:"forced"`  // a node was forced to go on alone, and the other one has not joined since
 }
 
 // Learned is what the live test of a node saw of the devices that fence it.
@@ -47,7 +49,19 @@ func (r Runtime) Newer(o Runtime) bool {
 	return r.Version > o.Version
 }
 
-// Next is a copy to change: the next version, written in this epoch. Its maps are never nil.
+// Lacks says whether o holds a change that r does not. Of two that lack something of each other neither replaces the
+// other: both nodes wrote without having heard of it.
+func (r Runtime) Lacks(o Runtime) bool {
+	for node, writes := range o.Writes {
+		if r.Writes[node] < writes {
+			return true
+		}
+	}
+	return false
+}
+
+// Next is a copy to change: the next version, written in this epoch. Its maps are never nil. Its writer counts it in
+// Writes.
 func (r Runtime) Next(epoch uint64) Runtime {
 	n := r.clone()
 	n.Epoch = max(epoch, r.Epoch)
@@ -69,6 +83,9 @@ func (r Runtime) clone() Runtime {
 		if *m = maps.Clone(*m); *m == nil {
 			*m = map[string]bool{}
 		}
+	}
+	if r.Writes = maps.Clone(r.Writes); r.Writes == nil {
+		r.Writes = map[string]uint64{}
 	}
 	if r.Learned = maps.Clone(r.Learned); r.Learned == nil {
 		r.Learned = map[string]Learned{}

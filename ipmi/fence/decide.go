@@ -12,7 +12,7 @@ const Second Boottime = 1_000_000_000
 // The times of a run, and their reasons.
 const (
 	bmcPoll      = Second / 4  // between readings
-	bmcApart     = Second / 5  // two readings closer than this are one: a BMC may answer from a cache
+	bmcApart     = Second / 5  // from one answer to the next question: closer, two readings are one, as a BMC may answer from a cache
 	bmcRepeat    = Second      // between commands
 	bmcSilence   = 2 * Second  // without any answer: the outlets begin (P3); two tries of one datagram
 	bmcDeadline  = 5 * Second  // a BMC alone has this long (P2)
@@ -169,8 +169,9 @@ type BMCState struct {
 	Use, Busy  bool
 	Last       BMCAnswer // the newest reading: BMCSaysOff, BMCSaysOn, or BMCSilent before the first
 	Heard      bool      // it answered a reading at least once
-	AnswerSent Boottime  // when the newest answered request was sent
-	FirstOff   Boottime  // when the first of the successive "off" was asked for; zero: none
+	AnswerSent Boottime  // when the newest answered reading was sent
+	AnsweredAt Boottime  // when the newest answer of any kind came: until then it had power
+	FirstOff   Boottime  // when the first of the successive "off" came; zero: none
 	NextAsk    Boottime
 	Commanded  Boottime // last power down; zero: none
 	Rejected   bool
@@ -255,19 +256,20 @@ func (b BMCState) heard(in BMCReplied) BMCState {
 	b.NextAsk = max(in.Sent+bmcPoll, in.Now)
 	switch in.Answer {
 	case BMCSaysOff:
-		b.Last, b.Heard, b.AnswerSent = in.Answer, true, in.Sent
+		b.Last, b.Heard, b.AnswerSent, b.AnsweredAt = in.Answer, true, in.Sent, in.Now
+		b.NextAsk = max(b.NextAsk, in.Now+bmcApart)
 		if b.FirstOff == 0 {
-			b.FirstOff = in.Sent
+			b.FirstOff = in.Now
 		}
 		b.Off = b.Off || in.Sent >= b.FirstOff+bmcApart
 	case BMCSaysOn:
-		b.Last, b.Heard, b.AnswerSent, b.FirstOff, b.Off = in.Answer, true, in.Sent, 0, false
+		b.Last, b.Heard, b.AnswerSent, b.AnsweredAt, b.FirstOff, b.Off = in.Answer, true, in.Sent, in.Now, 0, false
 	case BMCSilent:
 		b.Last, b.FirstOff = BMCSilent, 0 // successive means without a gap
 	case BMCDone:
-		b.NextAsk = in.Now
+		b.NextAsk, b.AnsweredAt = in.Now, in.Now
 	case BMCRejected:
-		b.Rejected = true
+		b.Rejected, b.AnsweredAt = true, in.Now
 	case BMCNoLogin:
 		b.Out, b.FirstOff = true, 0
 	case BMCStranger: // ended the run
@@ -362,8 +364,10 @@ func (b BMCState) next(now Boottime, mayDown bool) (Effect, Boottime) {
 	}
 }
 
+// mayCommand: a command is repeated when a reading behind it says "on" still; a BMC whose answers are slower than the
+// rhythm would otherwise be commanded only, and never asked.
 func (b BMCState) mayCommand(now Boottime) bool {
-	return b.Commanded == 0 || now >= b.Commanded+bmcRepeat
+	return b.Commanded == 0 || now >= b.Commanded+bmcRepeat && b.AnswerSent > b.Commanded
 }
 
 // outletsDue is P3.

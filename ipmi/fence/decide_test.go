@@ -76,6 +76,26 @@ func TestRules(t *testing.T) {
 			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 5*ms, BMCSaysOn), bmc(5*ms, 6*ms, BMCDone), bmc(6*ms, 7*ms, BMCSaysOn), woke(4999 * ms),
 			bmc(4999*ms, 5*Second, BMCDone),
 		}, "AskBMC ReadOutlets\n\nDownBMC\nAskBMC\n\nDownBMC\nAskBMC OutletsDown"},
+		{"P3 a slow BMC is not a silent one: its answer is waited for", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 1300*ms, BMCSaysOn), bmc(1300*ms, 2600*ms, BMCRejected), pdu(2600*ms, 2610*ms, PDUDone),
+			pdu(2610*ms, 2620*ms, OutletsOut), woke(3110 * ms), pdu(3110*ms, 3120*ms, OutletsOut), woke(3610 * ms), pdu(3610*ms, 3620*ms, OutletsOut),
+			bmc(2600*ms, 3900*ms, BMCSaysOn),
+		}, "AskBMC ReadOutlets\n\nDownBMC\nAskBMC OutletsDown\nReadOutlets\n\nReadOutlets\n\nReadOutlets\n\nDownBMC"},
+		{"P3 and one that dies with the outlets is waited for once", []Input{
+			begin, pdu(0, 2*ms, OutletsOn), bmc(0, 1300*ms, BMCSaysOn), bmc(1300*ms, 2600*ms, BMCRejected), pdu(2600*ms, 2610*ms, PDUDone),
+			pdu(2610*ms, 2620*ms, OutletsOut), woke(3110 * ms), pdu(3110*ms, 3120*ms, OutletsOut), woke(3610 * ms), pdu(3610*ms, 3620*ms, OutletsOut),
+			bmc(2600*ms, 4600*ms, BMCSilent),
+		}, "AskBMC ReadOutlets\n\nDownBMC\nAskBMC OutletsDown\nReadOutlets\n\nReadOutlets\n\nReadOutlets\n\nconfirmed: outlets read off (read off in successive requests)"},
+		{"P2 a BMC that needs more than a second is asked between two commands", []Input{
+			bmcOnly, bmc(0, 1200*ms, BMCSaysOn), bmc(1200*ms, 2400*ms, BMCDone), bmc(2400*ms, 3600*ms, BMCSaysOff), woke(3800 * ms),
+			bmc(3800*ms, 4990*ms, BMCSaysOff),
+		}, "AskBMC\nDownBMC\nAskBMC\n\nAskBMC\nconfirmed: BMC says off (read off in successive requests)"},
+		{"P1 two slow answers: the second question waits 200 ms behind the first answer", []Input{
+			bmcOnly, bmc(0, 300*ms, BMCSaysOff), woke(499 * ms), woke(500 * ms), bmc(500*ms, 800*ms, BMCSaysOff),
+		}, "AskBMC\n\n\nAskBMC\nconfirmed: BMC says off (read off in successive requests)"},
+		{"P1 a question sent before that is no second one", []Input{
+			bmcOnly, bmc(0, 300*ms, BMCSaysOff), bmc(301*ms, 600*ms, BMCSaysOff), woke(800 * ms), bmc(800*ms, 801*ms, BMCSaysOff),
+		}, "AskBMC\n\n\nAskBMC\nconfirmed: BMC says off (read off in successive requests)"},
 		{"P4 one PSU stays on: refused, and it stays as it is", []Input{
 			Begin{Now: t0, UseOutlets: true}, pdu(0, 2*ms, OutletsOn), pdu(2*ms, 9*ms, PDUDone), pdu(9*ms, 12*ms, OutletsMix), woke(10 * Second),
 		}, "ReadOutlets\nOutletsDown\nReadOutlets\n\nrefused: outlets read off (an outlet reads on)"},
@@ -175,11 +195,13 @@ type room struct {
 	relays                   [2]bool
 	feeds                    bool // the outlets are really this node's
 	bmcOffIgnored, bmcNo     bool
+	bmcRejects               bool    // it does not take the command
 	bmcSilent, pduSilent     float64 // chance of each answer to be lost
 	stuck                    [2]bool
 	welded                   bool // its relays read as commanded and feed on
 	metered                  bool
 	offLate                  Boottime
+	bmcDelay                 Boottime // of its slowest answer
 	events                   []event
 	lostAC                   Boottime // when both relays went off; zero: they did not
 	bmcInFlight, pduInFlight int
@@ -200,6 +222,7 @@ func newRoom(seed uint64) *room {
 	w.metered = chance(0.5)
 	w.welded = w.metered && chance(0.15) // without a meter nothing could find that out
 	w.offLate = Boottime(rng.Int64N(int64(3 * Second)))
+	w.bmcRejects, w.bmcDelay = chance(0.15), []Boottime{40 * ms, 40 * ms, 1800 * ms}[rng.IntN(3)]
 	if w.relays == [2]bool{} {
 		w.lostAC = Second - holdUp
 	}
@@ -233,10 +256,12 @@ func (w *room) bmc(down bool) {
 	sent := w.now
 	answer, delay := BMCSilent, 2*Second
 	if w.hasPower(w.now) && w.rng.Float64() >= w.bmcSilent {
-		delay = w.reply()
+		delay = w.bmcDelay/2 + Boottime(w.rng.Int64N(int64(w.bmcDelay/2)))
 		switch {
 		case w.bmcNo:
 			answer = BMCNoLogin
+		case down && w.bmcRejects:
+			answer = BMCRejected
 		case down:
 			answer = BMCDone
 			if !w.bmcOffIgnored {

@@ -97,7 +97,7 @@ func (r *Runner) wrongBMC(got bmc.GUID) *Fault {
 	}
 	return &Fault{
 		CodeWrongBMC, fmt.Sprintf("At the address of node %s's BMC, %s, another system answers", r.cfg.Target.Node, r.cfg.Target.BMC.Address),
-		why, "Check the addresses of both BMCs; after a node was exchanged, run the live test again",
+		why, "Check the addresses of both BMCs; if this BMC was exchanged, make the new one known: duet fence test " + r.cfg.Target.Node.String() + " --power-cycle --new-bmc --reason TEXT",
 	}
 }
 

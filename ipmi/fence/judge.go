@@ -60,12 +60,13 @@ func (s State) confirmed(seen Seen) Finish {
 }
 
 // offFor is how long the outlets have been read off while the BMC did not answer: a BMC without AC is silent, so one
-// that answers is fed by something else.
+// that answers is fed by something else. As long as it has answered every question of this run, the one in flight is
+// waited for: slow is not silent.
 func (p PDUState) offFor(b BMCState) Boottime {
-	if p.FirstOff == 0 {
+	if p.FirstOff == 0 || b.Heard && b.Busy && b.Last != BMCSilent {
 		return 0
 	}
-	return p.LastOff - max(p.FirstOff, b.AnswerSent)
+	return p.LastOff - max(p.FirstOff, b.AnsweredAt)
 }
 
 // bmcGoesOn says whether the BMC may still bring evidence.

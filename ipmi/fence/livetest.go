@@ -19,6 +19,7 @@ type TestStep struct {
 type TestResult struct {
 	BMCProven     bool   // off and on by the BMC, read back
 	OutletsProven bool   // with the outlets off the BMC fell silent, with them on it answered again
+	OutletsWrong  bool   // with the outlets off the BMC went on: whatever was proven before, they do not feed this node
 	GUID          string // system GUID that the BMC said: record it. Empty: the board has none
 	Firmware      string // of the BMC: record it
 	PDU           string // identity of the PDU: record it. Empty: none, or the product cannot say
@@ -26,18 +27,26 @@ type TestResult struct {
 	Steps         []TestStep
 }
 
+// NewBMC is a person's word that the BMC of the node was exchanged: it may say another GUID than was recorded, this node's
+// own excepted. It has to be shown that switching it switches the node.
+type NewBMC struct {
+	Gone func() bool // the node is not heard any more
+}
+
 const silentTwice = 2 // unanswered questions in a row make silence: one datagram may be lost
 
 // LiveTest switches the node off and on again by every path it has (hardware.md section 5). The caller has made sure
 // that nothing runs there. progress, if not nil, hears the name of each step as it begins. Whatever fails, the node is
-// given its power back as far as that is possible. An error is a *Fault that names the step; the result says what was
-// proven before it.
-func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (TestResult, error) {
+// given its power back as far as that is possible. An error is a *Fault that names the step, or that of ctx; the result
+// says what was proven, or disproved, before it. Outlets that were disproved count for nothing from that moment on.
+// exchanged is nil, unless a person says that the BMC is another one now; its GUID counts when the test has passed.
+func (r *Runner) LiveTest(ctx context.Context, exchanged *NewBMC, progress func(step string)) (TestResult, error) {
 	if !r.enter(ctx) {
 		return TestResult{}, ctx.Err()
 	}
 	defer r.leave()
-	t := &liveTest{r: r, progress: progress}
+	t := &liveTest{r: r, exchanged: exchanged, progress: progress}
+	recorded := r.recordedGUID()
 	undo := func() {}
 	if r.pdu != nil { // it may have been exchanged: this test is what proves the new one
 		undo = r.pdu.Relearn()
@@ -46,7 +55,10 @@ func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (Test
 	if err == nil {
 		return t.result, nil
 	}
-	defer undo() // behind giving the power back, by whatever is there
+	defer func() { // behind giving the power back, by whatever is there
+		undo()
+		r.setGUID(recorded)
+	}()
 	if t.touched {
 		t.tell("give the power back")
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.pace.powerOn)
@@ -59,12 +71,13 @@ func (r *Runner) LiveTest(ctx context.Context, progress func(step string)) (Test
 }
 
 type liveTest struct {
-	r        *Runner
-	progress func(string)
-	result   TestResult
-	guid     bmc.GUID
-	touched  bool // something was switched
-	flows    bool // every outlet is metered, and power flowed while the node ran
+	r         *Runner
+	exchanged *NewBMC
+	progress  func(string)
+	result    TestResult
+	guid      bmc.GUID
+	touched   bool // something was switched
+	flows     bool // every outlet is metered, and power flowed while the node ran
 }
 
 func (t *liveTest) tell(step string) {
@@ -110,6 +123,9 @@ func (t *liveTest) run(ctx context.Context) error {
 		steps = append(steps, testStep{"outlets read on", t.outlets(OutletsOn)})
 	}
 	steps = append(steps, testStep{"BMC: power down", t.bmcDown}, testStep{"BMC says off, twice", t.twiceOff})
+	if t.exchanged != nil {
+		steps = append(steps, testStep{"the node is gone with it", t.gone})
+	}
 	if useOutlets {
 		steps = append(steps,
 			testStep{"meters: standby", t.meter(&t.result.Load.StandbyWatts)},
@@ -176,6 +192,10 @@ func (t *liveTest) meter(watts *float64) func(context.Context) error {
 
 func (t *liveTest) known(ctx context.Context) error {
 	answer, guid, fault := t.r.askBMC(ctx)
+	if t.exchanged != nil && answer == BMCStranger && t.mayBeNew(guid) {
+		t.r.setGUID(guid.String()) // for this test; it stays if the test passes
+		answer, guid, fault = t.r.askBMC(ctx)
+	}
 	if fault != nil {
 		return fault
 	}
@@ -189,6 +209,23 @@ func (t *liveTest) known(ctx context.Context) error {
 	t.guid, t.result.Firmware = guid, report.Firmware
 	if namesSystem(guid) {
 		t.result.GUID = guid.String()
+	}
+	return nil
+}
+
+// mayBeNew: without a GUID of its own this node could not tell its own BMC from a new one of the other node.
+func (t *liveTest) mayBeNew(guid bmc.GUID) bool {
+	own := t.r.cfg.OwnGUID
+	return own != "" && guid.String() != own && namesSystem(guid)
+}
+
+// gone waits until the node is not heard: the BMC that was switched is its own.
+func (t *liveTest) gone(ctx context.Context) error {
+	if err := t.until(ctx, t.r.pace.state, func(context.Context) bool { return t.exchanged.Gone() }); err != nil {
+		return &Fault{
+			CodeWrongBMC, fmt.Sprintf("The BMC at %s is not that of node %s", t.r.cfg.Target.BMC.Address, t.r.cfg.Target.Node),
+			"It was switched off and the node goes on", "Give each BMC its own address again",
+		}
 	}
 	return nil
 }
@@ -230,7 +267,7 @@ func (t *liveTest) twiceOff(ctx context.Context) error {
 		case answer != BMCSaysOff:
 			first = 0
 		case first == 0:
-			first = sent
+			first = now()
 		default:
 			return sent >= first+bmcApart
 		}
@@ -246,9 +283,9 @@ func (t *liveTest) outletsDown(ctx context.Context) error {
 }
 
 // silent waits until the BMC answers nothing at all: it has no power, so the outlets are the node's.
-func (t *liveTest) silent(ctx context.Context) error {
+func (t *liveTest) silent(whole context.Context) error {
 	unanswered := 0
-	err := t.until(ctx, t.r.pace.silent, func(ctx context.Context) bool {
+	err := t.until(whole, t.r.pace.silent, func(ctx context.Context) bool {
 		probe, cancel := context.WithTimeout(ctx, t.r.pace.silentProbe)
 		defer cancel()
 		_, err := t.r.bmc.Power(probe)
@@ -259,7 +296,12 @@ func (t *liveTest) silent(ctx context.Context) error {
 		}
 		return unanswered >= silentTwice
 	})
+	if whole.Err() != nil { // it was ended: nothing is shown
+		return whole.Err()
+	}
 	if err != nil {
+		t.result.OutletsWrong = true
+		t.r.disprove()
 		return &Fault{
 			CodeCrossed, fmt.Sprintf("The BMC of node %s goes on with its outlets off", t.r.cfg.Target.Node),
 			"The outlets do not feed this node, or not all of it", "Compare the power cords with the setup",

@@ -64,7 +64,8 @@ func (r *Runner) powerOn(ctx context.Context) error {
 }
 
 // GiveBack switches outlets on that a run left off, once the node is known to run and to have stopped what it must stop:
-// partial success stays off until then (P4). It does nothing if no run switched any.
+// partial success stays off until then (P4). It does nothing if no run switched any:
+// what a process before this one switched may have been a person's doing as well.
 func (r *Runner) GiveBack(ctx context.Context) error {
 	if r.pdu == nil || !r.hasSwitchedOff() {
 		return nil

@@ -291,7 +291,7 @@ func firstFault(faults ...*Fault) *Fault {
 func (r *Runner) noMeans() *Fault {
 	t := r.cfg.Target
 	if t.PDU != nil && len(t.Outlets) > 0 {
-		return &Fault{CodeMapUnproven, fmt.Sprintf("The outlets of node %s are not proven to feed it", t.Node), "No live test has passed since they were entered", "Let setup finish its live tests"}
+		return &Fault{CodeMapUnproven, fmt.Sprintf("The outlets of node %s are not proven to feed it", t.Node), "No live test has passed since they were entered, or one has shown that they feed something else", "Compare the power cords with the setup, then run the live test: duet fence test " + t.Node.String() + " --power-cycle --reason TEXT; setup runs its own"}
 	}
 	return &Fault{CodeNoMeans, fmt.Sprintf("There is no way to switch node %s off", t.Node), "Neither BMC nor outlets are set up", "Enter a BMC or outlets for it"}
 }

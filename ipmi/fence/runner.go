@@ -33,6 +33,7 @@ type Runner struct {
 	generation  int // orders that began
 	bmcPath     Path
 	outletsPath Path
+	disproved   bool   // a live test of this runner took the proof of the map away, and nobody has recorded it yet
 	firmware    string // of the target's BMC, likewise
 	guid        string // system GUID of the target: recorded, or learned by a live test; empty: neither
 	switchedOff bool   // this runner switched outlets off
@@ -192,6 +193,12 @@ func (r *Runner) recordedGUID() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.guid
+}
+
+func (r *Runner) setGUID(guid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.guid = guid
 }
 
 // readOutlets reads the PDU and weighs the outlets of the node.

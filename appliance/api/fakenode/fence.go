@@ -37,7 +37,7 @@ func aboutB(node string) error {
 }
 
 // FenceTestLive is refused while VM press runs on b.
-func (n *Node) FenceTestLive(_ context.Context, node, _ string, report func(api.Step)) error {
+func (n *Node) FenceTestLive(_ context.Context, node string, _ bool, _, _ string, progress func(string)) error {
 	if err := aboutB(node); err != nil {
 		return err
 	}
@@ -51,8 +51,7 @@ func (n *Node) FenceTestLive(_ context.Context, node, _ string, report func(api.
 		return event.New(event.FenceTestRefused, "node", node, "reason", "VM press runs on node b")
 	}
 	for _, name := range []string{"BMC: power down", "BMC: power up, says on", "node b boots and joins"} {
-		report(api.Step{Name: name, State: "running", Since: epoch, Deadline: epoch, WaitingFor: "node b"})
-		report(api.Step{Name: name, State: "done", Since: epoch, Deadline: epoch, Detail: "0.3 s"})
+		progress(name)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // MoveVM gives a VM of node a to node b.
-func (n *Node) MoveVM(_ context.Context, name string) error {
+func (n *Node) MoveVM(_ context.Context, name, _, _ string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {

@@ -92,17 +92,20 @@ func mapLines(w io.Writer, paths []api.FencePath) {
 }
 
 func (c *cli) fenceTest() *cobra.Command {
-	live := false
+	live, exchanged, o := false, false, confirmation{}
 	limit := 10 * time.Minute
 	cmd := &cobra.Command{
 		Use: "test NODE", Short: "Prove every way to a node now", Args: exact(1),
 		Long: "Proves every way to NODE from the other node, now; nothing is switched. With --power-cycle NODE is switched\n" +
-			"off and on by each of them: both nodes must be paired and in sync, and nothing may run on NODE.",
+			"off and on by each of them: the site must be safe, and nothing may run on NODE; without a witness nothing may run at\n" +
+			"all, because the other node holds I/O until NODE is back. It needs a reason, which the ledger keeps, and the name\n" +
+			"of the site confirms it. A BMC that was exchanged is made known with --new-bmc, on the node that owns the pair.",
+		Example: "  duet fence test b\n  duet fence test b --power-cycle --reason 'new power cords' --yes --confirm-site demo",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if live {
 				ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 				defer cancel()
-				return c.livetest(ctx, args[0])
+				return c.livetest(ctx, cmd, args[0], exchanged, &o)
 			}
 			client := c.client()
 			defer client.Close()
@@ -114,15 +117,21 @@ func (c *cli) fenceTest() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&live, "power-cycle", false, "switch the node off and on")
+	cmd.Flags().BoolVar(&exchanged, "new-bmc", false, "with --power-cycle: the BMC of the node was exchanged; record the new one if the test passes")
+	o.flags(cmd, "with --power-cycle: why, for everybody who looks")
 	cmd.Flags().DurationVar(&limit, "timeout", limit, "how long to follow")
 	return cmd
 }
 
 // livetest follows the task and shows what the ledger keeps of it: every step with its time.
-func (c *cli) livetest(ctx context.Context, node string) error {
+func (c *cli) livetest(ctx context.Context, cmd *cobra.Command, node string, exchanged bool, o *confirmation) error {
 	client := c.client()
 	defer client.Close()
-	task, err := client.FenceTestLive(ctx, node)
+	given, err := c.confirm(ctx, client, cmd, o, "Node "+node+" is switched off and on.")
+	if err != nil {
+		return err
+	}
+	task, err := client.FenceTestLive(ctx, node, api.Cycling{Reason: given.Reason, ConfirmSite: given.ConfirmSite, NewBMC: exchanged})
 	if err != nil {
 		return err
 	}

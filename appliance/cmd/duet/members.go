@@ -36,6 +36,7 @@ func (c *cli) leave() *cobra.Command {
 			if err := c.confirmSite(s.Name, site, yes, "Everything on node "+args[0]+" stops."); err != nil {
 				return err
 			}
+			l.ConfirmSite = s.Name
 			if s, err = client.Leave(cmd.Context(), args[0], l); err != nil {
 				return err
 			}
