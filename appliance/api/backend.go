@@ -15,6 +15,7 @@ type Backend interface {
 	WitnessBackend
 	MembersBackend
 	MoveBackend
+	VolumeBackend
 
 	// Site is the whole status. It answers in every mode, also before founding.
 	Site(ctx context.Context) (Site, error)

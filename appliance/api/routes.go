@@ -68,6 +68,7 @@ func (s *Server) routes(api huma.API) {
 	route(api, http.MethodPost, "/vms/{name}/start", "vm-start", "Want a VM to run, and start it", s.startVM)
 	route(api, http.MethodPost, "/vms/{name}/stop", "vm-stop", "Want a VM not to run, and end it", s.stopVM)
 	s.moveRoutes(api)
+	s.volumeRoutes(api)
 	s.fenceRoutes(api)
 	s.witnessRoutes(api)
 	s.memberRoutes(api)

@@ -74,6 +74,8 @@ func (m *mirror) Revoke() error {
 	return nil
 }
 
+func (m *mirror) Readmit(string) error { return nil }
+
 func (m *mirror) Drain(volumes []string) (<-chan []string, error) {
 	done := make(chan []string, 1)
 	done <- volumes

@@ -1,6 +1,7 @@
 package pair
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -130,4 +131,14 @@ func (d *Driver) endSession(why string) error {
 	d.trail.note("session-ended", why)
 	d.dropSession()
 	return d.step(membership.PeerLost{Session: session})
+}
+
+// ReadmitLeg has duet-mirrord make a new leg in the place of its dead one. The caller has looked at the record; what
+// duet-mirrord refuses is control.ErrRefused.
+func (d *Driver) ReadmitLeg(ctx context.Context, volume string) error {
+	client := d.mirror.current()
+	if client == nil {
+		return errMirrorGone
+	}
+	return client.Readmit(ctx, volume)
 }

@@ -89,11 +89,11 @@ func (s *Site) moveVM(ctx context.Context, k int) error {
 		return err
 	}
 	var acted api.Acted
-	if err := s.duet(ctx, other(from), &acted, "vm", "move", VMName); err == nil {
+	if err := s.duet(ctx, other(from), &acted, "vm", "move", VMName, "--reason", "lab", "--yes", "--confirm-site", "demo"); err == nil {
 		return fmt.Errorf("move %d: node %s moved a VM of node %s", k, other(from), from)
 	}
 	ordered := time.Now()
-	if err := s.duet(ctx, from, &acted, "vm", "move", VMName); err != nil {
+	if err := s.duet(ctx, from, &acted, "vm", "move", VMName, "--reason", "lab", "--yes", "--confirm-site", "demo"); err != nil {
 		return err
 	}
 	if acted.VM.Owner != other(from) {

@@ -47,6 +47,14 @@ func Rows() []Row {
 			Note:      "the drive answers nothing but errors; it comes back when its node is switched off and on again",
 			OwnWithin: noPause, OtherWithin: VMStartTarget,
 			Cases: again(
+				Case{"the other's, once: a new leg by order", []Phase{
+					{Do: []string{"disk other.1 eio write once"}, Quiet: quiet, Own: "owner"},
+					{Do: []string{"readmit other", "paired"}, Quiet: quiet / 4, Own: "owner"},
+				}},
+				Case{"the owner's, once: a new leg by order", []Phase{
+					{Do: []string{"disk owner.1 eio write once"}, Quiet: quiet, Own: "owner"},
+					{Do: []string{"readmit owner", "paired"}, Quiet: quiet / 4, Own: "owner"},
+				}},
 				Case{"the other's", []Phase{
 					{Do: []string{"disk other.1 eio"}, Quiet: quiet, Own: "owner"},
 					{Do: []string{"disk other.1 ok", "cut other"}, Own: "owner", Back: true},

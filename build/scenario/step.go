@@ -26,6 +26,7 @@ import (
 //	replace-witness   order a fresh register, on the pair owner, and wait until it is in force
 //	fed NODE          wait until the outlets of NODE are on: who was fenced by them is given power again by the product
 //	duet NODE WORDS   an order of a person on that node
+//	readmit NODE      order a new leg for every volume whose leg on NODE is dead; at least one must be
 //	writes NODE       begin to write on NODE; what was acknowledged before stays known
 type step []string
 
@@ -35,6 +36,7 @@ var labVerbs = []string{"cut", "on", "cycle", "reset", "crash", "panic", "hang",
 // ownWords maps each word of this package to the number of words that follow it; -1: a node and an order.
 var ownWords = map[string]int{
 	"pause": 1, "until": 2, "paired": 0, "runs": 1, "witness-lost": 0, "witness-back": 0, "writes": 1, "fed": 1, "arbiter": 1, "replace-witness": 0,
+	"readmit": 1,
 	"duet": -1,
 }
 
@@ -114,6 +116,8 @@ func (s *Site) do(ctx context.Context, text, owner string) error {
 		return s.arbiter(ctx, st[1])
 	case "replace-witness":
 		return s.replaceWitness(ctx)
+	case "readmit":
+		return s.readmit(ctx, st[1])
 	case "witness-lost":
 		return s.witnessSaid(ctx, false)
 	case "witness-back":
@@ -153,6 +157,28 @@ func (s *Site) everySays(ctx context.Context, what string, is func(api.Site) boo
 		}
 		return true, ""
 	})
+}
+
+// readmit gives the order of a person who has mended a drive.
+func (s *Site) readmit(ctx context.Context, node string) error {
+	st, err := s.Status(ctx, node)
+	if err != nil {
+		return err
+	}
+	dead := 0
+	for _, v := range st.Volumes {
+		if v.Leg != "failed" {
+			continue
+		}
+		dead++
+		if err := s.do(ctx, "duet "+node+" volume readmit "+v.Name, node); err != nil {
+			return err
+		}
+	}
+	if dead == 0 {
+		return fmt.Errorf("no leg of node %s is dead", node)
+	}
+	return nil
 }
 
 // fed waits until both outlets of a node are on.

@@ -56,6 +56,13 @@ func (r *recorder) Drain(vs []string) (<-chan []string, error) {
 	return r.drained, nil
 }
 
+func (r *recorder) Readmit(volume string) error {
+	if volume == "works" {
+		return errors.New("the leg works")
+	}
+	return nil
+}
+
 func (r *recorder) Status() Status {
 	return Status{LinkPath: "mirror0", Volumes: []VolumeStatus{{Name: "v"}}}
 }
@@ -231,6 +238,18 @@ func TestRubbishEndsTheConnection(t *testing.T) {
 				t.Errorf("%v", r.calls)
 			}
 		})
+	}
+}
+
+func TestReadmit(t *testing.T) {
+	_, path := serve(t, &recorder{})
+	c := dial(t, path)
+	ctx := t.Context()
+	if err := c.Readmit(ctx, "dead"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Readmit(ctx, "works"); !errors.Is(err, ErrRefused) {
+		t.Errorf("a leg that works: %v", err)
 	}
 }
 

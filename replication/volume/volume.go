@@ -615,7 +615,7 @@ func (v *Volume) legError(what string, err error) error {
 func (v *Volume) recordFailure(what string, cause error) {
 	defer v.wg.Done()
 	v.fault("REPL-2021", "A disk failed under a volume's leg", what+": "+cause.Error(),
-		"The other node's leg serves the volume alone, if it counts. Replace the drive, then give the leg back: duet volume readmit.")
+		"The other node's leg serves the volume alone, if it counts. Replace the drive and switch this node off and on, or, if only the error has passed: duet volume readmit NAME.")
 	if v.env.LegFailed != nil {
 		v.env.LegFailed()
 	}

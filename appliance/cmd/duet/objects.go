@@ -62,7 +62,31 @@ func (c *cli) volume() *cobra.Command {
 		}, volumeTable),
 		show(c, "show NAME", "Show one volume", 1, func(ctx context.Context, a *api.Client, args []string) (api.Volume, error) {
 			return a.Volume(ctx, args[0])
-		}, volumeLines))
+		}, volumeLines),
+		c.readmit())
+}
+
+// readmit gives this node a new leg.
+func (c *cli) readmit() *cobra.Command {
+	return &cobra.Command{
+		Use: "readmit NAME", Short: "Give this node a new leg in the place of its dead one", Args: exact(1),
+		Long: "Give this node a new leg of a volume in the place of its dead one, after its drive was mended or its error has passed. " +
+			"What the old leg held counts no more; the other node's leg brings the new one up to date while guests run, and it " +
+			"counts when both are proved equal. The order is given on the node whose leg is dead. A leg that works or counts is " +
+			"left alone.",
+		Example: "  duet volume readmit disk0",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := c.client()
+			defer client.Close()
+			a, err := client.ReadmitLeg(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.print(a, func(w io.Writer) {
+				fmt.Fprintf(w, "node %s makes a new leg of volume %s; follow it with: duet volume show %s\n", a.ActedOn, a.Volume.Name, a.Volume.Name)
+			})
+		},
+	}
 }
 
 func volumeTable(w io.Writer, volumes []api.Volume) {
