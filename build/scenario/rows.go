@@ -45,7 +45,7 @@ func Rows() []Row {
 		{
 			Name: "leg-fails", Situation: "one leg fails", Own: "pause of that volume ~0.1 s", Other: "same", Person: "replace disk",
 			Note:      "the drive answers nothing but errors; it comes back when its node is switched off and on again",
-			OwnWithin: noPause, OtherWithin: VMStartTarget,
+			OwnWithin: noPause, BackWithin: VMStartTarget,
 			Cases: again(
 				Case{"the other's, once: a new leg by order", []Phase{
 					{Do: []string{"disk other.1 eio write once"}, Quiet: quiet, Own: "owner"},

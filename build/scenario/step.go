@@ -37,7 +37,7 @@ var labVerbs = []string{"cut", "on", "cycle", "reset", "crash", "panic", "hang",
 var ownWords = map[string]int{
 	"pause": 1, "until": 2, "paired": 0, "runs": 1, "witness-lost": 0, "witness-back": 0, "writes": 1, "fed": 1, "arbiter": 1, "replace-witness": 0,
 	"readmit": 1,
-	"duet": -1,
+	"duet":    -1,
 }
 
 // parseStep refuses what do would not understand.
