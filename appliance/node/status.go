@@ -191,8 +191,11 @@ func (n *Node) waitsFor(f facts) string {
 		return ""
 	default: // nothing for the others
 	}
-	if !f.founded || st.Session != 0 {
+	switch {
+	case !f.founded:
 		return ""
+	case st.Session != 0:
+		return peer // they talk: what follows from it is a matter of moments
 	}
 	if n.left.Load() {
 		return "the order to return"

@@ -77,7 +77,8 @@ func (m *Manager) Forbid() { m.gate.set(Right{}, 0) }
 // Start makes the VM run under this epoch and returns when its guest runs; one that runs already is left alone. It
 // refuses an epoch or a VM that the gate does not permit (VM-6004).
 func (m *Manager) Start(ctx context.Context, vm site.VM, epoch uint64) error {
-	if !m.gate.permits(vm.ID, epoch) {
+	ticket, ok := m.gate.permits(vm.ID, epoch)
+	if !ok {
 		return m.refused(vm, epoch)
 	}
 	seen, err := m.observe(ctx, vm.ID)
@@ -96,20 +97,29 @@ func (m *Manager) Start(ctx context.Context, vm site.VM, epoch uint64) error {
 			return event.New(event.VMStartFailed, "vm", vm.Name).Because(err)
 		}
 	}
-	return m.Resume(ctx, vm, epoch)
+	return m.resume(ctx, vm, epoch, ticket)
 }
 
-// Resume lets a paused guest run: the second half of a start, or after an I/O error. Between the question to the gate
-// and the guest's first instruction the gate may close; then whoever closed it finds the process, which exists by now,
-// and the question after the release finds the gate closed: two nets for one gap.
+// Resume lets a paused guest run, after an I/O error. A guest that the gate does not permit is ended.
 func (m *Manager) Resume(ctx context.Context, vm site.VM, epoch uint64) error {
-	if !m.gate.permits(vm.ID, epoch) {
+	ticket, ok := m.gate.permits(vm.ID, epoch)
+	if !ok {
+		return errors.Join(m.refused(vm, epoch), m.end(ctx, []string{vm.ID}))
+	}
+	return m.resume(ctx, vm, epoch, ticket)
+}
+
+// resume is also the second half of a start. Between the question to the gate and the guest's first instruction the gate may
+// close; then whoever closed it finds the process, which exists by now, and the question after the release finds the
+// permission interrupted: two nets for one gap.
+func (m *Manager) resume(ctx context.Context, vm site.VM, epoch, ticket uint64) error {
+	if !m.gate.holds(vm.ID, ticket) {
 		return errors.Join(m.refused(vm, epoch), m.end(ctx, []string{vm.ID}))
 	}
 	if err := m.release(ctx, vm); err != nil {
 		return event.New(event.VMStartFailed, "vm", vm.Name).Because(err)
 	}
-	if !m.gate.permits(vm.ID, epoch) {
+	if !m.gate.holds(vm.ID, ticket) {
 		return errors.Join(m.refused(vm, epoch), m.end(ctx, []string{vm.ID}))
 	}
 	m.cfg.Log.Info("VM runs", "vm", vm.Name, "epoch", epoch)

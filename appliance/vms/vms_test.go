@@ -198,7 +198,7 @@ func TestKillEndsOnlyItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitRunning(t, m, 0)
-	if m.gate.permits("id-2", 3) {
+	if _, open := m.gate.permits("id-2", 3); open {
 		t.Fatal("the gate is open after KillAll")
 	}
 	persons := New(Config{Prefix: "person-"})
@@ -326,7 +326,7 @@ func TestGateClosesAtItsDeadline(t *testing.T) {
 	}
 	until := boottime.Now() + int64(20*time.Millisecond)
 	m.Permit(5, []string{id}, until)
-	for m.gate.permits(id, 5) {
+	for open := true; open; _, open = m.gate.permits(id, 5) {
 		if boottime.Now() > until+int64(5*time.Second) {
 			t.Fatal("the gate stays open")
 		}
@@ -335,7 +335,39 @@ func TestGateClosesAtItsDeadline(t *testing.T) {
 		t.Error("the gate closed before its deadline")
 	}
 	m.Permit(5, []string{id}, 0)
-	if !m.gate.permits(id, 5) {
+	if _, open := m.gate.permits(id, 5); !open {
 		t.Error("a permission without deadline is over")
+	}
+}
+
+// A start outlives the commit of a pair, whose epoch is another one, and nothing else: no gap, however short.
+func TestAStartOutlivesACommit(t *testing.T) {
+	m := testManager(t)
+	id := counter().ID
+	for name, c := range map[string]struct {
+		then func()
+		want bool
+	}{
+		"a commit":                  {func() { m.Permit(7, []string{id, "other"}, 0) }, true},
+		"a lease":                   {func() { m.Permit(5, []string{id}, boottime.Now()+int64(time.Hour)) }, true},
+		"another VM":                {func() { m.Permit(7, []string{"other"}, 0) }, false},
+		"closed":                    {m.Forbid, false},
+		"closed and open again":     {func() { m.Forbid(); m.Permit(5, []string{id}, 0) }, false},
+		"withdrawn and given again": {func() { m.gate.withdraw([]string{id}); m.Permit(5, []string{id}, 0) }, false},
+		"lapsed and given again": {func() {
+			m.Permit(5, []string{id}, boottime.Now()-1)
+			m.Permit(5, []string{id}, 0)
+		}, false},
+	} {
+		m.Forbid()
+		m.Permit(5, []string{id}, 0)
+		ticket, open := m.gate.permits(id, 5)
+		if !open {
+			t.Fatal("closed")
+		}
+		c.then()
+		if got := m.gate.holds(id, ticket); got != c.want {
+			t.Errorf("%s: goes on is %v", name, got)
+		}
 	}
 }

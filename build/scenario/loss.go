@@ -17,9 +17,11 @@ import (
 )
 
 // A disk may lose what was not flushed when its power goes. A pair loses it only when the last node that holds the data
-// loses its power: a solo node, or the second of two. Then, and only then, the oracles count what was flushed instead of
-// what was acknowledged. Power is the lab's word; who was solo is the product's own log, and it can only gain by
-// saying less: a node that says solo has said that it is the only one.
+// loses its power: a solo node, or the second of two. So it does when that node, having neither lost its power nor gone on
+// alone, starts again in any way before both are together again: then neither can tell whose leg ran through, and the owner's
+// stands (replication.md section 10.1). Then, and only then, the oracles count what was flushed instead of what was
+// acknowledged. Power is the lab's word; who was solo is the product's own log, and it can only gain by saying less: a node
+// that says solo has said that it is the only one.
 
 // modeChange is one line "msg=mode" of a duetd.
 type modeChange struct {
@@ -48,24 +50,37 @@ func modeChanges(log io.Reader) ([]modeChange, error) {
 	return changes, lines.Err()
 }
 
-// totalLosses finds the moments at which the last holder of the data lost its power.
+// totalLosses finds the moments at which the last holder of the data lost its power, or lost its knowledge of being it.
 func totalLosses(events []lab.Event, modes map[string][]modeChange) []time.Time {
 	var losses []time.Time
 	boots := map[string]time.Time{} // since when a node has power; absent: it has none
+	alone := map[string]time.Time{} // a node whose peer has lost its power: since when
 	for _, e := range events {
+		peer := other(e.Machine)
 		switch e.Kind {
 		case "power-on":
 			boots[e.Machine] = e.Time
 		case "power-cut":
 			delete(boots, e.Machine)
-			peer := other(e.Machine)
 			since, on := boots[peer]
 			holds := on && slices.Contains([]string{"paired", "frozen", "solo"}, modeAt(modes[peer], since, e.Time))
 			if !holds || modeAt(modes[e.Machine], time.Time{}, e.Time) == "solo" {
 				losses = append(losses, e.Time)
+			} else if modeAt(modes[peer], since, e.Time) != "solo" {
+				alone[peer] = e.Time
+			}
+			delete(alone, e.Machine)
+		case "panic", "crashed", "reset":
+			cut, was := alone[e.Machine]
+			delete(alone, e.Machine)
+			if was && !slices.ContainsFunc(modes[e.Machine], func(c modeChange) bool {
+				return c.at.After(cut) && !c.at.After(e.Time) && slices.Contains([]string{"solo", "paired"}, c.mode)
+			}) {
+				losses = append(losses, cut)
 			}
 		}
 	}
+	slices.SortFunc(losses, time.Time.Compare)
 	return losses
 }
 

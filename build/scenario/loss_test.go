@@ -33,6 +33,9 @@ func TestTotalLosses(t *testing.T) {
 		{"the other is back and in sync", []lab.Event{
 			event(4, "b", "power-cut"), event(6, "b", "power-on"), event(12, "a", "power-cut"),
 		}, paired + solo + strings.ReplaceAll(again, "joining", "solo"), paired + again, 0},
+		{"the survivor crashes before it knows", []lab.Event{event(4, "b", "power-cut"), event(4, "a", "panic")}, paired, paired, 1},
+		{"the survivor crashes after it went on alone", []lab.Event{event(4, "b", "power-cut"), event(7, "a", "panic")}, paired + solo, paired, 0},
+		{"the solo node crashes after the other lost its power", []lab.Event{event(6, "b", "power-cut"), event(7, "a", "panic")}, paired + solo, paired, 0},
 		{"a reset keeps what is in the drives", []lab.Event{event(4, "b", "reset"), event(4, "a", "reset")}, paired, paired, 0},
 	} {
 		modes := map[string][]modeChange{}

@@ -54,6 +54,9 @@ func (s *Site) guestVerdict(r *Report) error {
 
 // legsEqual stops the guest in its tracks (the product does not see it), compares, and lets it go on.
 func (s *Site) legsEqual(ctx context.Context, owner string, r *Report) (err error) {
+	if err := s.do(ctx, "runs "+owner, owner); err != nil { // else a guest that is just being started would write on
+		return err
+	}
 	if _, err := s.Lab.Exec(ctx, owner, "pkill", "-STOP", "-f", "qemu-system"); err != nil {
 		return fmt.Errorf("stopping the guest: %w", err)
 	}
