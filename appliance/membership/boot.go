@@ -141,13 +141,18 @@ func (t *turn) armSolo(fence Boottime) {
 	t.arm(TimerFence, fence)
 }
 
-// armArbitrate: the pair owner asks first; bias is liveness only, never a guard (section 5.3).
+// armArbitrate: the pair owner asks first, and a node that has restarted since it was last paired asks last: its drives may have
+// lost what was acknowledged and not flushed, while its peer ran through and has all of it. Bias is liveness only, never a guard
+// (section 5.3).
 func (t *turn) armArbitrate(at Boottime) {
 	if t.s.Fresh() {
 		return
 	}
 	if t.s.Rec.Owners[PairResource].Node != t.s.self() {
 		at += t.s.Cfg.Bias
+	}
+	if t.s.Mode == Frozen && !t.s.PairedHere {
+		at += t.s.Cfg.RestartBias
 	}
 	t.arm(TimerArbitrate, at)
 }

@@ -33,7 +33,7 @@ const second Boottime = 1e9
 // durations are those of section 5.3.
 func durations(self Node) Config {
 	return Config{
-		Self: self, Lease: 4 * second, PeerWait: 6 * second, Bias: second, BootWait: 15 * second, AskAgain: 2 * second,
+		Self: self, Lease: 4 * second, PeerWait: 6 * second, Bias: second, RestartBias: 3 * second, BootWait: 15 * second, AskAgain: 2 * second,
 		FenceAgain: 5 * second, PowerOnWait: 10 * second, CommitAgain: second / 4, ForceGap: 1000,
 	}
 }

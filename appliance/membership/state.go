@@ -6,6 +6,7 @@ type Config struct {
 	Lease       Boottime // L
 	PeerWait    Boottime // W0
 	Bias        Boottime // R4, the node that is not pair owner
+	RestartBias Boottime // R4, a frozen node that has restarted since it was paired
 	BootWait    Boottime // R4 in init; after R1 also R10: the peer may be booting too
 	AskAgain    Boottime // the same CAS or PUSH again
 	FenceAgain  Boottime // R10 after unknown or refused

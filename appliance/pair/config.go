@@ -36,6 +36,7 @@ func Durations(self membership.Node) membership.Config {
 		Lease:       ns(4 * time.Second),  // rides out a 2 s stall
 		PeerWait:    ns(6 * time.Second),  // W0 ≥ L(1+2·rho) + kill time + margin
 		Bias:        ns(time.Second),      // the pair owner asks first
+		RestartBias: ns(3 * time.Second),  // bias, and the 1.5 s by which the other node may notice a loss later
 		BootWait:    ns(15 * time.Second), // both nodes boot after a common power cut
 		AskAgain:    ns(2 * time.Second),  // round trips of 5 s, 30 % loss
 		ForceGap:    1 << 32,

@@ -227,6 +227,6 @@ func config(self membership.Node) membership.Config {
 	}
 	return membership.Config{
 		Self: self, Lease: leaseTicks, PeerWait: wait,
-		Bias: 1, BootWait: 1, AskAgain: 1, FenceAgain: 1, PowerOnWait: 1, CommitAgain: 1, ForceGap: forceGap,
+		Bias: 1, RestartBias: 1, BootWait: 1, AskAgain: 1, FenceAgain: 1, PowerOnWait: 1, CommitAgain: 1, ForceGap: forceGap,
 	}
 }
