@@ -40,6 +40,10 @@ var Rows = []Row{
 		Name: "row-join-cut", Start: FromSolo, Eager: true, Witness: true, Link: true,
 		Budget: Budget{Cut: 1, Session: 2},
 	}, true, ""},
+	{"a solo, b returns, misses COMMIT, and is cut in its next join too", Params{
+		Name: "row-join-cuts", Start: FromSolo, Eager: true, Witness: true, Link: true, NoRun: true,
+		Budget: Budget{Cut: 2, Session: 3},
+	}, true, ""},
 	{"witness replaced, then a node dies", Params{
 		Name: "row-replaced", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
 		Budget: Budget{Witness: 1, Crash: 1, Cut: 1},
