@@ -131,6 +131,7 @@ func (t *turn) r7Remember(reg RegisterContent) bool {
 // repeat sends again what has no answer yet: same content, same nonce.
 func (t *turn) repeat() {
 	s := &t.s
+	t.r23Again()
 	n := len(t.out)
 	if s.Committing {
 		t.send(Commit{s.Rec.Ep})
@@ -149,7 +150,7 @@ func (t *turn) repeat() {
 	switch {
 	case s.Ask.Nonce != 0:
 		t.askAgain()
-	case talks:
+	case talks || s.Committed() && s.legsUnheard(): // writes of that volume are held meanwhile
 		t.arm(TimerRepeat, t.in.Now+s.Cfg.CommitAgain)
 	case s.outstanding():
 		t.arm(TimerRepeat, t.in.Now+s.Cfg.AskAgain)
