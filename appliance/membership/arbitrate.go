@@ -42,7 +42,8 @@ func (t *turn) askAgain() {
 	t.arm(TimerRepeat, t.in.Now+t.s.Cfg.AskAgain)
 }
 
-// witnessReply sorts the answers. Only the answer to a live nonce, from the register of the present Arb, decides (M17).
+// witnessReply sorts the answers. Only the answer to a live nonce, from the register of the present Arb, decides (M17). That to a
+// claim (R26) comes from the register of before.
 func (t *turn) witnessReply(w WitnessReply) {
 	if w.Op == OpCreate {
 		if t.s.Create.Nonce != 0 && w.Nonce == t.s.Create.Nonce {
@@ -50,12 +51,16 @@ func (t *turn) witnessReply(w WitnessReply) {
 		}
 		return
 	}
+	if c := t.s.Claim; w.Op == OpCAS && c.Nonce != 0 && w.Nonce == c.Nonce {
+		if w.RID == c.RID {
+			t.r26Claimed(w)
+		}
+		return
+	}
 	if w.RID != t.s.Rec.Arb.RID || t.s.Rec.Arb.Kind != ArbWitness && !mutant("N5") {
 		return
 	}
 	switch {
-	case w.Op == OpCAS && t.s.Claim.Nonce != 0 && w.Nonce == t.s.Claim.Nonce:
-		t.r26Claimed(w)
 	case w.Op == OpPush && t.s.Push.Nonce != 0 && w.Nonce == t.s.Push.Nonce:
 		t.r16Pushed(w.Result)
 	case w.Op == OpCAS && t.s.Ask.Nonce != 0 && (w.Nonce == t.s.Ask.Nonce || mutant("M17")) && t.s.waits():
@@ -126,6 +131,7 @@ func (t *turn) r7Remember(reg RegisterContent) bool {
 // repeat sends again what has no answer yet: same content, same nonce.
 func (t *turn) repeat() {
 	s := &t.s
+	t.r23Again()
 	n := len(t.out)
 	if s.Committing {
 		t.send(Commit{s.Rec.Ep})
@@ -144,7 +150,7 @@ func (t *turn) repeat() {
 	switch {
 	case s.Ask.Nonce != 0:
 		t.askAgain()
-	case talks:
+	case talks || s.Committed() && s.legsUnheard(): // writes of that volume are held meanwhile
 		t.arm(TimerRepeat, t.in.Now+s.Cfg.CommitAgain)
 	case s.outstanding():
 		t.arm(TimerRepeat, t.in.Now+s.Cfg.AskAgain)

@@ -67,17 +67,33 @@ func (t *turn) r26Force(text Text) {
 // r26Claim tells the register of before what was forced, so that the other side cannot win it later. What it answers
 // decides nothing here; that it names the peer is a fault.
 func (t *turn) r26Claim(expected RegisterContent) {
-	s := &t.s
-	if s.Rec.Arb.Kind != ArbWitness {
-		return
+	if t.s.Rec.Arb.Kind == ArbWitness {
+		t.claim(t.s.Rec.Arb.RID, expected)
 	}
-	s.Claim = Ask{s.Rec.Arb.RID, t.in.Fresh, expected, RegisterContent{s.Rec.Ep, Only(s.self())}}
+}
+
+func (t *turn) claim(rid ID, expected RegisterContent) {
+	s := &t.s
+	s.Claim = Ask{rid, t.in.Fresh, expected, RegisterContent{s.Rec.Ep, Only(s.self())}}
 	t.do(AskWitness(s.Claim))
 	t.arm(TimerRepeat, t.in.Now+s.Cfg.AskAgain)
 }
 
+// disarmRepeat: what the repeats were for has ended. A claim has not: it lives from the override to the next pairing, over
+// sessions that come and go (mutant "R26 repeat").
+func (t *turn) disarmRepeat() {
+	if t.s.Claim.Nonce != 0 && !mutant("R26 repeat") {
+		t.arm(TimerRepeat, t.in.Now+t.s.Cfg.AskAgain)
+		return
+	}
+	t.do(Arm{TimerRepeat, 0})
+}
+
+// r26Claimed is about the register that the claim names, which need not be the arbiter any more: a solo node whose witness
+// is away for long drops it (R21d), and it is then that the other side must not win there.
 func (t *turn) r26Claimed(w WitnessReply) {
 	s := &t.s
+	rid := s.Claim.RID
 	s.Claim = Ask{}
 	switch {
 	case w.Result == WitnessOK:
@@ -87,7 +103,7 @@ func (t *turn) r26Claimed(w WitnessReply) {
 	case w.Register.Set == Only(s.peer()):
 		t.report(ReportDiverged)
 	case w.Register.Ep < s.Rec.Ep:
-		t.r26Claim(w.Register)
+		t.claim(rid, w.Register)
 	default:
 		t.report(ReportRegisterAhead)
 	}

@@ -176,7 +176,8 @@ func (t *turn) r16Prepared(e Epoch) {
 	t.report(ReportPaired)
 }
 
-// commit makes p the record: {a,b} at its epoch.
+// commit makes p the record: {a,b} at its epoch. The claim of an override ends with it: the pair's PUSH is above whatever
+// the claim can have written, and a claim that went on would name one node at the pair's own epoch (seed claim-in-pair).
 func (t *turn) commit(r Record, p Prepared) {
 	r.Ep, r.Members, r.Prep, r.Fenced = p.Ep, Both, Prepared{}, 0
 	r.Owners, r.Legs, r.Arb, r.Docs, r.Pending = p.Owners, p.Legs, p.Arb, p.Docs, Docs{}
@@ -184,6 +185,9 @@ func (t *turn) commit(r Record, p Prepared) {
 	t.cancelFence() // also evidence of before the pairing (R21b)
 	t.to(Paired)
 	t.s.PairedHere, t.s.BadLegs = true, 0
+	if !mutant("R26 claim") {
+		t.s.Claim = Ask{}
+	}
 	t.s.PowerOns = [MaxPowerOns]Boottime{}
 }
 

@@ -45,15 +45,20 @@ func (t *turn) r23Bad(v VolumeSlot) {
 }
 
 // r23Decide: the owner takes out n's leg. duet-mirrord holds the acknowledgements until both have recorded it (mutant N10).
+// Behind another change of the volume it waits: TimerRepeat decides again about an own leg (r23Again), and the peer repeats
+// LEGBAD about its own.
 func (t *turn) r23Decide(v VolumeSlot, out Node) {
 	s := &t.s
 	l := s.Rec.Legs[v]
 	kept := out.Peer()
 	switch {
-	case !l.Set.Has(out) || s.LegWork[v] != LegSteady || (s.Gives | s.Draining).Has(l.Resource):
+	case !l.Set.Has(out):
 		return
 	case !l.Set.Has(kept) || kept == s.self() && s.BadLegs.Has(v):
 		t.report(ReportLegHeld)
+		return
+	case s.legMoves(v):
+		t.arm(TimerRepeat, t.in.Now+s.Cfg.CommitAgain)
 		return
 	}
 	r := s.Rec
@@ -67,6 +72,23 @@ func (t *turn) r23Decide(v VolumeSlot, out Node) {
 	}
 	t.arm(TimerRepeat, t.in.Now+s.Cfg.CommitAgain)
 	t.report(ReportLegOut)
+}
+
+// legMoves: another change of the volume is under way on its owner's side, which a decision about its legs would cross.
+func (s *State) legMoves(v VolumeSlot) bool {
+	return s.LegWork[v] != LegSteady || (s.Gives | s.Draining).Has(s.Rec.Legs[v].Resource)
+}
+
+// r23Again: an own leg has failed while its volume was being changed, and that change has ended. One volume at a time, for a
+// record precedes what is told.
+func (t *turn) r23Again() {
+	s := &t.s
+	for v := range VolumeSlot(MaxVolumes) {
+		if s.Committed() && s.legUnheard(v) && s.ownsVolume(v) && !s.legMoves(v) && !mutant("R23 again") {
+			t.r23Decide(v, s.self())
+			return
+		}
+	}
 }
 
 // r23Out: the peer of the owner. It refuses to keep a leg of its own that is bad too: the volume stays held.
@@ -214,15 +236,15 @@ func (t *turn) repeatLegs() {
 			t.send(LegPrepare{v, l.Version + 1, s.LegProof.Digest})
 		case l.Pending:
 			t.send(LegPrepared{v, l.Version})
-		case s.legUnheard(v):
+		case s.legUnheard(v) && !s.ownsVolume(v):
 			t.send(LegBad{v})
 		}
 	}
 }
 
-// legUnheard: this node's leg has failed and its owner, the peer, has not taken it out.
+// legUnheard: this node's leg has failed, the other can go on, and the volume's owner has not taken it out yet.
 func (s *State) legUnheard(v VolumeSlot) bool {
-	return s.BadLegs.Has(v) && s.Rec.Legs[v].Set.Has(s.self()) && s.Rec.Legs[v].Set != Only(s.self()) && !s.ownsVolume(v)
+	return s.BadLegs.Has(v) && s.Rec.Legs[v].Set == Both
 }
 
 func (s *State) legsUnheard() bool {

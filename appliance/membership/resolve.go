@@ -1,12 +1,12 @@
 package membership
 
 // r13Resolve: R13. Both are members of the same committed or completed epoch: (1) both committed it, (2) I did
-// and the peer prepared it, (3) the peer did and I prepared it. Either copy may have writes of the other's last moments.
+// and the peer prepared it or a later one, (3) the peer did and I prepared it or a later one. Either copy may have writes of the other's last moments.
 func (t *turn) r13Resolve(h Record) bool {
 	me := &t.s.Rec
 	both := me.Members == Both && h.Members == Both && h.Ep == me.Ep
-	mine := me.Members == Both && h.Prep.Ep == me.Ep && me.Ep > h.Ep
-	theirs := h.Members == Both && me.Prep.Ep == h.Ep && h.Ep > me.Ep
+	mine := completes(me, &h)
+	theirs := completes(&h, me)
 	if !both && !mine && !theirs || me.Members == Only(t.s.self()) {
 		return false
 	}
@@ -27,6 +27,13 @@ func (t *turn) r13Resolve(h Record) bool {
 	}
 	t.grant()
 	return true
+}
+
+// completes says whether r is the commit of what p has prepared, or of a tuple before that one: COMMIT was lost, the next
+// join prepared anew, and was cut too. Nobody else has committed since: every PREPARE lies above what its coordinator had
+// recorded, so the record with which it was sent is r (seed commit-and-join-cut).
+func completes(r, p *Record) bool {
+	return r.Members == Both && p.Ep < r.Ep && r.Ep <= p.Prep.Ep
 }
 
 // r20Claim: R20. The peer recorded that this node is the only member: its YIELD was lost, or R6 there saw a

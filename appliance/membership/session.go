@@ -8,7 +8,8 @@ func (t *turn) r2Connected(session Session) {
 	}
 	if !mutant("M21") {
 		t.s.Ask = Ask{}
-		t.do(Arm{TimerRepeat, 0}, Arm{TimerArbitrate, 0})
+		t.disarmRepeat()
+		t.do(Arm{TimerArbitrate, 0})
 	}
 	t.cancelFence()
 	if !mutant("N22") {

@@ -33,7 +33,7 @@ func (t *turn) becomeSolo(ep Epoch, fenced Epoch, r Record) {
 	t.to(Solo)
 	t.grant()
 	t.report(ReportSolo)
-	t.do(Arm{TimerRepeat, 0})
+	t.disarmRepeat()
 	t.armSolo(t.in.Now)
 }
 
@@ -59,7 +59,7 @@ func (t *turn) r8Start(id ResourceID) {
 	if !s.holds(s.self(), id) { // its volumes wait for the peer's leg
 		return
 	}
-	if !mine && (!s.PeerStopped(t.in.Now) || s.Copy == PrepareSent) {
+	if !mine && (!s.PeerStopped(t.in.Now) || s.Copy == PrepareSent && !mutant("R8 prepare")) {
 		return
 	}
 	r := s.Rec

@@ -188,7 +188,9 @@ func (n *Node) adopt(p membership.Prepare, peerKey ed25519.PublicKey) error {
 	return nil
 }
 
-// tables are the first owners and legs of a site: everything belongs to the founder, every leg is in sync (both new).
+// tables are the first owners and legs of a site: everything belongs to the founder, every leg is in sync (both new). A leg
+// names the resource that owns its volume: the core asks by it who decides about the legs (R23, R24), and whether a node
+// holds what it wants to start or is given (R8, R22).
 func tables(doc site.Document, founder membership.Node) (membership.Owners, membership.Legs) {
 	var owners membership.Owners
 	var legs membership.Legs
@@ -197,7 +199,8 @@ func tables(doc site.Document, founder membership.Node) (membership.Owners, memb
 		owners[r.Slot] = membership.Owner{Node: founder, Version: 1}
 	}
 	for _, v := range doc.Volumes {
-		legs[v.Slot] = membership.VolumeLegs{Set: membership.Both, Version: 1}
+		resource := membership.ResourceID(v.Resource) //nolint:gosec // bounded by site.Check
+		legs[v.Slot] = membership.VolumeLegs{Set: membership.Both, Resource: resource, Version: 1}
 	}
 	return owners, legs
 }

@@ -20,10 +20,17 @@ const (
 
 // asks is what is under way outside. Owned by the loop.
 type asks struct {
-	witness     map[membership.WitnessOp]*attempt // the newest of each operation
+	witness     map[question]*attempt // the newest of each
 	fenceCancel context.CancelFunc
 	drain       *draining // the newest
 	powering    bool
+}
+
+// question is what is asked of the witness. The claim of an override (R26) has attempts of its own: it is a CAS of before,
+// and whatever else this node asks must not end its calls, nor the other way round.
+type question struct {
+	op    membership.WitnessOp
+	claim bool
 }
 
 // attempt is one nonce at the witness, asked for once and again.
@@ -37,10 +44,11 @@ type attempt struct {
 // attempt of this nonce. A new one ends the calls of the one before it: that nonce is dead, its answer would change
 // nothing, and a site whose link comes and goes must not spend its calls on the dead.
 func (d *Driver) attempt(op membership.WitnessOp, nonce uint64) *attempt {
+	q := question{op, op == membership.OpCAS && membership.Nonce(nonce) == d.state.Claim.Nonce}
 	if d.asks.witness == nil {
-		d.asks.witness = map[membership.WitnessOp]*attempt{}
+		d.asks.witness = map[question]*attempt{}
 	}
-	a := d.asks.witness[op]
+	a := d.asks.witness[q]
 	if a != nil && a.nonce == nonce {
 		return a
 	}
@@ -49,7 +57,7 @@ func (d *Driver) attempt(op membership.WitnessOp, nonce uint64) *attempt {
 	}
 	a = &attempt{nonce: nonce}
 	a.ctx, a.end = context.WithCancel(d.ctx)
-	d.asks.witness[op] = a
+	d.asks.witness[q] = a
 	return a
 }
 

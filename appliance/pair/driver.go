@@ -65,8 +65,11 @@ type Driver struct {
 	cut func(membership.Effect) bool // of tests: the process dies before this effect
 }
 
-// errEnded: the driver has ended before it could take an order.
-var errEnded = errors.New("the pair driver has ended")
+// ErrEnded: the driver has ended, before or while it carried out an order.
+var ErrEnded = errors.New("the pair driver has ended")
+
+// errNotYet: nothing is decided before duet-mirrord answers.
+var errNotYet = errors.New("this node waits for duet-mirrord and decides nothing yet")
 
 // errCut ends a driver as the death of its process would: nothing more is done.
 var errCut = errors.New("the process died here")
@@ -76,6 +79,7 @@ type input struct {
 	event membership.Event
 	do    func()
 	try   func() error // as do, and its error ends the driver
+	deny  func(error)  // of a try that somebody waits for: it is not taken
 }
 
 // lane is the data lane of a session, as far as the rule of 5.3 needs it.
@@ -221,8 +225,11 @@ func (d *Driver) awaitMirror(ctx context.Context) error {
 		case <-d.mirrorUp:
 			return nil
 		case in := <-d.inputs:
-			if in.do != nil {
+			switch {
+			case in.do != nil:
 				in.do()
+			case in.deny != nil:
+				in.deny(errNotYet)
 			}
 		case <-time.After(5 * time.Second):
 			d.log.Warn("waiting for duet-mirrord", "socket", d.cfg.MirrorSocket)

@@ -557,8 +557,14 @@ func TestANewAttemptEndsTheCallsOfTheOld(t *testing.T) {
 		d.askWitness(membership.AskWitness{Nonce: nonce + 2})
 	}
 	until(t, "one call, of the last attempt", func() bool { return w.waiting.Load() == 1 })
+	d.state.Claim.Nonce = 77
+	for range 2 {
+		d.askWitness(membership.AskWitness{Nonce: 77})
+		d.askWitness(membership.AskWitness{Nonce: 21})
+	}
+	until(t, "the claim of an override beside it, both asked twice", func() bool { return w.waiting.Load() == 5 })
 	d.pushWitness(membership.PushWitness{Nonce: 1})
-	until(t, "a PUSH beside the CAS", func() bool { return w.waiting.Load() == 2 })
+	until(t, "a PUSH beside them", func() bool { return w.waiting.Load() == 6 })
 	cancel()
 	close(d.done)
 	d.wg.Wait()

@@ -33,9 +33,11 @@ func (d *Driver) due() error {
 	return nil
 }
 
-// dueTimers fires each timer once per Arm, never before its time.
+// dueTimers fires each timer once per Arm, never before its time. It looks at each when its turn comes: a step before it in
+// the same pass may have set it anew.
 func (d *Driver) dueTimers(now membership.Boottime) error {
-	for id, at := range d.timers {
+	for id := range d.timers {
+		at := d.timers[id]
 		if at == 0 || now < at {
 			continue
 		}

@@ -82,12 +82,23 @@ func (d *Driver) coreMessage(session membership.Session, body []byte) error {
 		d.noteAck(m)
 	}
 	if ref, missing := d.missing(m); missing {
-		d.log.Error("the peer names a document that is not here: its message waits", "message", fmt.Sprintf("%T", m),
+		d.log.Error("the peer names a document that is not here: its message is not taken", "message", fmt.Sprintf("%T", m),
 			"version", ref.Version, "epoch", uint64(ref.Ep))
 		d.trail.note("document-missing", fmt.Sprintf("version %d of epoch %d", ref.Version, ref.Ep))
-		return nil
+		if _, hello := m.(membership.Hello); hello && session == d.state.Session {
+			return d.sessionWithoutHello(session)
+		}
+		return nil // DOCPREP comes again; without its PREPARE the peer ends the session (R17)
 	}
 	return d.step(membership.Received{Session: session, Message: m})
+}
+
+// sessionWithoutHello ends a session whose HELLO cannot be taken: there is one HELLO in a session, and without it the core takes
+// nothing else. The documents come again with the next one, which leaves time for an answer of the witness, as in dueLane.
+func (d *Driver) sessionWithoutHello(session membership.Session) error {
+	d.dropSession()
+	d.link.Pause(laneHoldOff)
+	return d.step(membership.PeerLost{Session: session})
 }
 
 // missing is a version of the site document that a message names, newer than this node's, and that is not durable here.

@@ -10,11 +10,15 @@ import (
 
 // Order gives the core an order of a person or a manager: Leave, Move, SetArbiter, PeerOff, ForceSolo, ChangeDoc. The
 // answer is the core's own: Granted means that it has begun, durably where the rule says so; how it ends is seen in View.
-// An error means that nobody knows: ctx ended, or the driver did, before the core took it.
+//
+// An error is not a refusal. ErrEnded means that nobody knows: the driver ended, perhaps while it carried the order out. Any
+// other one means that the core was never asked: ctx ended before, or this node still waits for duet-mirrord. What the core
+// is asked is answered, however slow the disk is, so ctx bounds the wait for the turn and not the turn: an order that is
+// being carried out is never reported as one that was not.
 func (d *Driver) Order(ctx context.Context, e membership.Event) (membership.Refusal, error) {
 	answer := make(chan membership.Refusal, 1)
 	failed := make(chan error, 1)
-	order := input{try: func() error {
+	order := input{deny: func(err error) { failed <- err }, try: func() error {
 		if ctx.Err() != nil {
 			failed <- ctx.Err()
 			return nil
@@ -40,17 +44,22 @@ func (d *Driver) Order(ctx context.Context, e membership.Event) (membership.Refu
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-d.done:
-		return 0, errEnded
+		return 0, ErrEnded
 	}
 	select {
 	case why := <-answer:
 		return why, nil
 	case err := <-failed:
 		return 0, err
-	case <-ctx.Done():
-		return 0, ctx.Err()
 	case <-d.done:
-		return 0, errEnded
+	}
+	select { // it may have answered with its last breath
+	case why := <-answer:
+		return why, nil
+	case err := <-failed:
+		return 0, err
+	default:
+		return 0, ErrEnded
 	}
 }
 

@@ -24,7 +24,7 @@ func TestSweptLivesReplay(t *testing.T) {
 					Dir: dir, Limit: flight.DefaultLimit, BootID: s.boot, Log: slog.New(slog.DiscardHandler),
 					Broken: func(err error) { t.Error(err) }, Mended: func() {},
 				})
-				defer r.Close()
+				defer func() { r.Close(); <-r.Done() }()
 				s.recorder = r
 				return s.play(l, act)
 			}

@@ -30,6 +30,7 @@ func ring(t *testing.T, spoil func(*membership.State)) string {
 		s = after
 	}
 	r.Close()
+	<-r.Done()
 	return dir
 }
 

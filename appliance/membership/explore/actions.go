@@ -48,7 +48,7 @@ const (
 	ActRepair  // the leg's drive is replaced by one that works, with what was on it; Arg: volume
 	ActSync    // duet-mirrord brings a leg that is out up to date and proves it at a barrier; Arg: volume
 	ActSynced  // the core hears of it
-	ActDrained // Arg: resource
+	ActDrained // Arg: resource, +resources: it could not be, for its leg fails
 	ActGhost   // a message of an earlier session arrives
 	kindCount  // number of kinds
 )
@@ -205,6 +205,9 @@ func (p *Params) core(w *World, id m.Node, out []Action) []Action {
 		if n.Drain.Has(r) && s.Draining.Has(r) && n.Pend[r-1] == 0 && n.Out[r-1].Write == 0 {
 			out = append(out, Action{ActDrained, id, uint8(r)})
 		}
+		if n.Drain.Has(r) && s.Draining.Has(r) && n.bad(int(r-1)) {
+			out = append(out, Action{ActDrained, id, uint8(r + resources)})
+		}
 	}
 	if n.Synced.Session != 0 {
 		out = append(out, Action{ActSynced, id, 0})
@@ -314,7 +317,7 @@ func (w *World) legsWait(id m.Node) bool {
 	s := &w.N[id].Core
 	for v := range volumes {
 		l := &s.Rec.Legs[v]
-		unheard := s.BadLegs.Has(m.VolumeSlot(v)) && l.Set == m.Both && !s.Owns(l.Resource)
+		unheard := s.BadLegs.Has(m.VolumeSlot(v)) && l.Set == m.Both
 		if s.LegWork[v] != m.LegSteady || l.Pending || unheard {
 			return true
 		}
@@ -363,7 +366,7 @@ func (p *Params) data(w *World, id m.Node, out []Action) []Action {
 func (p *Params) legs(w *World, id m.Node, v int, out []Action) []Action {
 	n, peer, arg := w.node(id), w.node(id.Peer()), uint8(v)
 	slot := m.VolumeSlot(v)
-	if w.Left.LegLoss > 0 && n.Up && !n.bad(v) && w.bothIn(v) {
+	if w.Left.LegLoss > 0 && n.Up && !n.bad(v) && (w.bothIn(v) || w.legMoves(v)) {
 		out = append(out, Action{ActLegLoss, id, arg})
 	}
 	if n.idle() && n.Failed.Has(slot) {
@@ -391,6 +394,16 @@ func (w *World) bothIn(v int) bool {
 		}
 	}
 	return true
+}
+
+// legMoves: a copy or a barrier of R24 is under way: a leg may fail in the middle of it.
+func (w *World) legMoves(v int) bool {
+	for i := range w.N {
+		if n := &w.N[i]; n.CopyOut != 0 || n.Hold || n.HoldLeg.Has(m.VolumeSlot(v)) {
+			return true
+		}
+	}
+	return false
 }
 
 // takes is section 8: a replicated write is taken iff epoch and session are those of the grant or of its prepared tuple.

@@ -74,7 +74,7 @@ func (p *Params) apply(w *World, a Action) error {
 	case ActLeave, ActMove, ActArbiter, ActForce, ActDoc:
 		return p.ordered(w, a)
 	case ActDrained:
-		return p.input(w, a.Node, m.Drained{Resource: m.ResourceID(a.Arg), OK: true})
+		return p.input(w, a.Node, m.Drained{Resource: m.ResourceID(a.Arg % resources), OK: a.Arg < resources})
 	case ActEmpty:
 		w.Left.Empty--
 		for k := range w.Store {

@@ -8,11 +8,15 @@ import (
 
 // Check is the invariants of protocol.md section 12.1 that a look at one moment can decide. I3b, I4, I6 and I9 are
 // checked where they could break: at the frame, the commit, the ack and the Persist. After an override (R26) a person
-// has taken the risk of two sides: what then must hold is that neither is erased, which persist checks.
+// has taken the risk of two sides: what then must hold is that neither is erased, which persist checks, and that a pair
+// that was made whole again can go on.
 func (p *Params) Check(w *World) error {
 	a, b := &w.N[m.A], &w.N[m.B]
+	if err := w.asksAgain(); err != nil {
+		return err
+	}
 	if w.Forced {
-		return nil
+		return w.pairNotBelow()
 	}
 	if both := a.Run & b.Run; both != 0 {
 		return fmt.Errorf("I1 one-runner: resources %03b run on both nodes", both)
@@ -151,21 +155,43 @@ func (w *World) documentKept() error {
 	return nil
 }
 
+// asksAgain: a question to the witness that has no answer is repeated, for packets are lost.
+func (w *World) asksAgain() error {
+	for i := range w.N {
+		n := &w.N[i]
+		s := &n.Core
+		waits := s.Ask.Nonce != 0 || s.Push.Nonce != 0 || s.Create.Nonce != 0 || s.Claim.Nonce != 0
+		if n.idle() && waits && n.Armed&(1<<m.TimerRepeat) == 0 {
+			return fmt.Errorf("asks-again: %v in mode %v waits for the witness and will not ask it again", m.Node(i), s.Mode)
+		}
+	}
+	return nil
+}
+
 // registerNotAhead is I13.
 func (w *World) registerNotAhead() error {
-	a, b := &w.N[m.A], &w.N[m.B]
-	together := a.Up && b.Up && a.Core.Committed() && b.Core.Committed() && a.Core.Session == b.Core.Session && a.Disk.Ep == b.Disk.Ep
-	if arb := a.Disk.Arb; together && arb.Kind == m.ArbWitness && w.Store[arb.RID[1]-1].Known {
-		ep, reg := uint64(a.Disk.Ep), w.Store[arb.RID[1]-1].Content
-		if uint64(reg.Epoch) > ep || uint64(reg.Epoch) == ep && m.Set(reg.Set) != m.Both {
-			return fmt.Errorf("I13 register-not-ahead: the pair is at epoch %d, the register at (%d,%v)", ep, reg.Epoch, m.Set(reg.Set))
-		}
+	if err := w.pairNotBelow(); err != nil {
+		return err
 	}
 	for i := range w.N {
 		id := m.Node(i)
 		n, peer := &w.N[i], &w.N[id.Peer()]
 		if n.Up && n.Core.Mode == m.Solo && peer.Disk.Members.Has(id) && peer.Disk.Ep > n.Core.Rec.Ep {
 			return fmt.Errorf("I13 register-not-ahead: %v is solo at epoch %d, its peer recorded it at %d", id, n.Core.Rec.Ep, peer.Disk.Ep)
+		}
+	}
+	return nil
+}
+
+// pairNotBelow is the half of I13 that is about a pair. It holds after an override too: the epoch of the next pair is above
+// everything that was ever claimed.
+func (w *World) pairNotBelow() error {
+	a, b := &w.N[m.A], &w.N[m.B]
+	together := a.Up && b.Up && a.Core.Committed() && b.Core.Committed() && a.Core.Session == b.Core.Session && a.Disk.Ep == b.Disk.Ep
+	if arb := a.Disk.Arb; together && arb.Kind == m.ArbWitness && w.Store[arb.RID[1]-1].Known {
+		ep, reg := uint64(a.Disk.Ep), w.Store[arb.RID[1]-1].Content
+		if uint64(reg.Epoch) > ep || uint64(reg.Epoch) == ep && m.Set(reg.Set) != m.Both {
+			return fmt.Errorf("I13 register-not-ahead: the pair is at epoch %d, the register at (%d,%v)", ep, reg.Epoch, m.Set(reg.Set))
 		}
 	}
 	return nil

@@ -33,59 +33,75 @@ func Replay(files fs.FS) (int, error) {
 		if err != nil {
 			return i, fmt.Errorf("seed %s: %w", name, err)
 		}
-		if _, err := ReplaySeed(string(text)); err != nil {
+		s, err := parseSeed(string(text))
+		if err != nil {
+			return i, fmt.Errorf("seed %s: %w", name, err)
+		}
+		if err := s.replay(); err != nil {
 			return i, fmt.Errorf("seed %s: %w", name, err)
 		}
 	}
 	return len(names), nil
 }
 
-// ReplaySeed plays one seed: lines of "world NAME", actions, and # comments. An action that is not possible (any
-// more) ends it: the guard that came since closed that way. It returns how many actions were played.
-func ReplaySeed(text string) (int, error) {
-	p, path, err := parseSeed(text)
+// seed is one file: "world NAME", actions, and # comments. "mutant ID" names the guard that closed the way since: with it an
+// action that is not possible any more ends the seed, and without it (a test of the gate) the seed must still break what it
+// broke. A seed that names none is played to its end, or it has rotted.
+type seed struct {
+	world  *Params
+	mutant string
+	path   []Action
+}
+
+// replay returns the invariant that the seed violates, or what keeps it from being played.
+func (s *seed) replay() error {
+	w, err := s.world.Begin()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	w, err := p.Begin()
-	if err != nil {
-		return 0, err
-	}
-	for i, a := range path {
-		if !p.possible(&w, a) {
-			return i, nil
+	for i, a := range s.path {
+		if !s.world.possible(&w, a) {
+			if s.mutant != "" {
+				return nil
+			}
+			return fmt.Errorf("action %d, %v, is not possible: it names no mutant, so it must be played whole", i+1, a)
 		}
-		if err := p.Apply(&w, a); err != nil {
-			return i, fmt.Errorf("action %d, %v: %w", i+1, a, err)
+		if err := s.world.Apply(&w, a); err != nil {
+			return fmt.Errorf("action %d, %v: %w", i+1, a, err)
 		}
 		Canonical(&w)
 	}
-	return len(path), nil
+	return nil
 }
 
 func (p *Params) possible(w *World, a Action) bool {
 	return slices.Contains(p.Actions(w, nil), a)
 }
 
-func parseSeed(text string) (p *Params, path []Action, err error) {
+func parseSeed(text string) (*seed, error) {
+	var s seed
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
-		switch name, isWorld := strings.CutPrefix(line, "world "); {
+		name, isWorld := strings.CutPrefix(line, "world ")
+		id, isMutant := strings.CutPrefix(line, "mutant ")
+		switch {
 		case line == "" || strings.HasPrefix(line, "#"):
 		case isWorld:
-			if p = Worlds[name]; p == nil {
-				return nil, nil, fmt.Errorf("no world %q", name)
+			if s.world = Worlds[name]; s.world == nil {
+				return nil, fmt.Errorf("no world %q", name)
 			}
+		case isMutant:
+			s.mutant = id
 		default:
 			a, err := ParseAction(line)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			path = append(path, a)
+			s.path = append(s.path, a)
 		}
 	}
-	if p == nil {
-		return nil, nil, fmt.Errorf("a seed names its world first")
+	if s.world == nil {
+		return nil, fmt.Errorf("a seed names its world first")
 	}
-	return p, path, nil
+	return &s, nil
 }

@@ -256,9 +256,15 @@ func (ts *tapes) folder(n membership.Node) string { return filepath.Join(ts.dir,
 func (ts *tapes) close() {
 	for _, r := range ts.rec {
 		if r != nil {
-			r.Close()
+			finish(r)
 		}
 	}
+}
+
+// finish closes r and waits for the disk, however slow it is: what a test reads is all there.
+func finish(r *Recorder) {
+	r.Close()
+	<-r.Done()
 }
 
 // listen begins a new recorder where a new duetd would. It waits where a driver would not: a life of a minute is played
@@ -266,7 +272,7 @@ func (ts *tapes) close() {
 func (ts *tapes) listen(n membership.Node, d decision) {
 	if _, boot := d.in.Event.(membership.Boot); boot {
 		if ts.rec[n] != nil {
-			ts.rec[n].Close()
+			finish(ts.rec[n])
 		}
 		ts.rec[n] = Start(ts.cfg[n])
 	}

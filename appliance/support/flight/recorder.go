@@ -122,6 +122,9 @@ func (r *Recorder) Status() Status {
 	return Status{Recording: !r.broken.Load(), Sequence: r.sequence.Load(), Lost: r.left.Load()}
 }
 
+// Done is closed when Close was called and everything is written, however long the disk takes.
+func (r *Recorder) Done() <-chan struct{} { return r.done }
+
 // Close writes what is left. After closeLimit it leaves the disk to itself.
 func (r *Recorder) Close() {
 	r.once.Do(func() { close(r.stop) })
@@ -183,7 +186,7 @@ func (r *Recorder) try(t *tape, do func() error) {
 		}
 		return
 	}
-	r.sequence.Store(t.ring.next + t.count - 1)
+	r.sequence.Store(max(t.ring.next+t.count, 1) - 1) // a ring that has not begun knows of none
 	if r.broken.Load() && t.ring.file != nil {
 		r.broken.Store(false)
 		r.log.Info("the flight recorder goes on", "file", t.ring.path)
@@ -235,11 +238,13 @@ func (t *tape) breaks() {
 // take writes one decision, behind a snapshot where one is due.
 func (t *tape) take(it item) error {
 	if !t.begun {
-		if err := t.ring.begin(); err != nil {
+		missing, err := t.ring.begin()
+		if err != nil {
 			t.missed(it)
 			return err
 		}
 		t.begun = true
+		t.lost += missing
 	}
 	t.lost += it.lost
 	reason := Periodic

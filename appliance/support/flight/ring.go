@@ -42,6 +42,8 @@ type ring struct {
 	path string
 	size int64 // of the open file
 	next uint64
+
+	counted uint64 // entries below this number that are not there have been counted
 }
 
 func openFile(path string, flag int) (medium, error) { return os.OpenFile(path, flag, 0o600) }
@@ -55,35 +57,48 @@ func (r *ring) segmentLimit() int64 {
 
 // begin finds where the ring ends. It goes on in the last file if that is of this build, cut behind its last whole frame;
 // else the first append makes a new file. A folder that was lost is made again.
-func (r *ring) begin() error {
+//
+// Numbers never go back: a disk that failed a sync may have lost what it took before. A number given twice would hide that:
+// what comes next would be compared with a state of before it. missing is how many entries were written by this process and
+// are not there.
+func (r *ring) begin() (missing uint64, err error) {
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return fmt.Errorf("flight recorder: %w", err)
+		return 0, fmt.Errorf("flight recorder: %w", err)
 	}
 	files, err := listSegments(r.dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	r.next = 1
+	written := r.next
+	r.next = max(r.next, 1)
 	if len(files) == 0 {
-		return nil
+		return r.gone(written, 1), nil
 	}
 	last := files[len(files)-1]
 	var named uint64
 	if _, err := fmt.Sscanf(filepath.Base(last), "%016x", &named); err == nil {
-		r.next = named + 1
+		r.next = max(r.next, named+1)
 	}
 	s, err := readSegment(last)
-	if errors.Is(err, ErrForeign) {
-		return nil // a file without its header: the name is what is left of it
+	if errors.Is(err, ErrForeign) { // a file without its header: the name is what is left of it
+		return r.gone(written, named), nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
+	missing = r.gone(written, s.next())
 	r.next = max(r.next, s.next())
 	if r.anew || s.header.schema != ThisSchema || s.valid >= r.segmentLimit() || len(s.frames) == 0 {
-		return nil
+		return missing, nil
 	}
-	return r.goOn(last, s)
+	return missing, r.goOn(last, s)
+}
+
+// gone counts the entries from end on that were written up to written, each once.
+func (r *ring) gone(written, end uint64) uint64 {
+	from := max(end, r.counted)
+	r.counted = max(r.counted, written)
+	return max(written, from) - from
 }
 
 func (r *ring) goOn(path string, s *segment) error {
@@ -121,11 +136,11 @@ func (r *ring) roll() error {
 		return fmt.Errorf("flight recorder: %w", err)
 	}
 	head := header{schema: ThisSchema, first: r.next, node: r.node, build: Build()}.append(nil)
-	if _, err := f.Write(head); err != nil {
-		return errors.Join(fmt.Errorf("flight recorder: %s: %w", path, err), f.Close())
+	if _, err = f.Write(head); err == nil {
+		err = durable.SyncDir(r.dir)
 	}
-	if err := durable.SyncDir(r.dir); err != nil {
-		return errors.Join(fmt.Errorf("flight recorder: %w", err), f.Close())
+	if err != nil { // each retry has a new name: on a full disk they would pile up
+		return errors.Join(fmt.Errorf("flight recorder: %s: %w", path, err), f.Close(), os.Remove(path))
 	}
 	r.file, r.path, r.size = f, path, headerBytes
 	return nil
