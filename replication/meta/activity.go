@@ -33,14 +33,16 @@ type activity struct {
 	slotOf   map[uint32]uint32
 	free     []uint32
 	pinned   map[uint32]bool
-	clock    []uint32 // hot extents that are not pinned, in the order of the hand
-	wanted   []uint32 // cold extents that somebody waits for
-	freed    []uint32 // slots that the next block may free
-	sequence uint64   // of the last block written
-	cursor   uint32   // where the next context begins
+	clock    []uint32       // hot extents that are not pinned, in the order of the hand
+	wanted   []uint32       // cold extents that somebody waits for
+	waiting  map[uint32]int // and how many wait: it does not leave before they have begun
+	freed    []uint32       // slots that the next block may free
+	sequence uint64         // of the last block written
+	cursor   uint32         // where the next context begins
 	writing  bool
 	evicting bool
 	err      error // the log ended: nothing is submitted any more
+	failed   func(error)
 }
 
 // The word of an extent: the writes under way, and whether it is hot.
@@ -54,6 +56,8 @@ const (
 	// freeShare is the part of the slots that is kept free, one in so many: a cold write waits for one block, not for an
 	// eviction (O9).
 	freeShare = 20
+	// roomShare of the slots, one in so many, is left for the life after a crash, in which what is hot now is pinned.
+	roomShare = 4
 	// evictAgain is when an eviction is tried again that found every extent written to or pinned.
 	evictAgain = time.Millisecond
 )
@@ -63,8 +67,20 @@ var ErrSpan = errors.New("a request of too many extents for the activity log")
 
 // StartLog begins to keep the log of an open leg: data is the object whose syncs let extents leave it. Until then nothing
 // may be written to data. What Hot named stays in the table until Reconciled. A log that was lost begins anew, and the leg
-// says durably that every extent may differ.
-func (m *Meta) StartLog(data block.Device) error {
+// says durably that every extent may differ; so does one that was found so full, by one crash in the repair after another, that
+// there is no room to work. failed is told once when the log dies in the background: the leg has failed (O3).
+func (m *Meta) StartLog(data block.Device, failed func(error)) error {
+	s := m.super.Load()
+	slots := int(s.LogSlots)
+	hot := 0
+	for _, e := range m.found.slots {
+		if e != noExtent {
+			hot++
+		}
+	}
+	if slots-hot < slots/(2*roomShare) {
+		m.found.whole = false
+	}
 	if !m.readOnly && !m.found.whole {
 		err := m.Change(func(s *Superblock) {
 			s.LogFirst = m.found.sequence + 1
@@ -74,11 +90,11 @@ func (m *Meta) StartLog(data block.Device) error {
 			return err
 		}
 	}
-	s := m.super.Load()
 	extents := Extents(int64(s.VolumeBytes))
 	a := &activity{
 		meta: m, data: data, blocks: uint64(s.LogBlocks), words: make([]atomic.Uint32, extents), touched: make([]atomic.Bool, extents),
-		table: make([]uint32, s.LogSlots), slotOf: map[uint32]uint32{}, pinned: map[uint32]bool{}, sequence: m.found.sequence,
+		table: make([]uint32, slots), slotOf: map[uint32]uint32{}, pinned: map[uint32]bool{}, waiting: map[uint32]int{},
+		sequence: m.found.sequence, failed: failed,
 	}
 	a.turned = sync.NewCond(&a.mu)
 	for i := range a.table {
@@ -96,6 +112,14 @@ func (m *Meta) StartLog(data block.Device) error {
 	}
 	m.log = a
 	return nil
+}
+
+// room is how many extents may become hot now. Pins of an earlier life, or of requests that were given up, do not count against
+// those who work: a quarter of the slots is theirs in any case. The caller holds mu.
+func (a *activity) room() int {
+	n := len(a.table)
+	limit := max(n-n/roomShare, min(n, len(a.pinned)+n/roomShare))
+	return min(len(a.free), limit-len(a.slotOf))
 }
 
 // Hot is what the log named when the leg was opened: the extents in which this leg may differ from the other one, beyond the
@@ -125,7 +149,9 @@ func (m *Meta) Reconciled() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for e := range a.pinned {
-		a.clock = append(a.clock, e)
+		if !slices.Contains(a.clock, e) { // one that was pinned while it was hot is there
+			a.clock = append(a.clock, e)
+		}
 	}
 	clear(a.pinned)
 	a.turned.Broadcast()
@@ -148,7 +174,7 @@ func (m *Meta) CloseLog() error {
 	}
 	pinned, sequence, running := len(a.pinned), a.sequence, 0
 	for e := range a.slotOf {
-		if !a.words[e].CompareAndSwap(wordHot, 0) {
+		if a.words[e].And(wordCount)&wordCount != 0 {
 			running++
 		}
 	}
@@ -176,24 +202,34 @@ var ErrClosed = errors.New("the activity log is closed")
 // another (O10).
 func (m *Meta) Begin(first, last int64) error {
 	a := m.log
-	if last-first >= int64(len(a.table))/4 {
+	if last-first >= int64(len(a.table))/(2*roomShare) {
 		return ErrSpan
 	}
 	for {
-		cold := int64(-1)
-		for e := first; e <= last; e++ {
-			if !a.begin(uint32(e)) {
-				cold = e
-				break
-			}
+		e := first
+		for e <= last && a.begin(uint32(e)) {
+			e++
 		}
-		if cold < 0 {
+		if e > last {
 			return nil
 		}
-		m.End(first, cold-1)
-		if err := a.heat(uint32(cold)); err != nil {
+		m.End(first, e-1)
+		if err := a.heat(uint32(e)); err != nil {
 			return err
 		}
+		if first == last {
+			return nil
+		}
+		m.End(e, e) // it was written to lately now; all are begun together
+	}
+}
+
+// Pin keeps these extents, which a Begin holds, in the log until Reconciled: both legs may differ there for good.
+func (m *Meta) Pin(first, last int64) {
+	m.log.mu.Lock()
+	defer m.log.mu.Unlock()
+	for e := first; e <= last; e++ {
+		m.log.pinned[uint32(e)] = true
 	}
 }
 
@@ -229,23 +265,31 @@ func (a *activity) end(e uint32) {
 	}
 }
 
-// heat waits until an extent is hot, with one write of the ring for all who wait.
+// heat waits until an extent is hot, with one write of the ring for all who wait, and begins on it.
 func (a *activity) heat(e uint32) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.waiting[e]++
+	defer func() {
+		if a.waiting[e]--; a.waiting[e] == 0 {
+			delete(a.waiting, e)
+		}
+	}()
 	for {
 		w := a.words[e].Load()
 		switch {
 		case a.err != nil:
 			return a.err
 		case w&wordHot != 0 && w&wordLeaving == 0:
+			a.words[e].Add(1) // evictions choose under this lock
+			a.touched[e].Store(true)
 			return nil
 		case w&wordHot == 0 && !a.waits(e):
 			a.wanted = append(a.wanted, e)
 		}
 		switch {
 		case a.writing:
-		case len(a.freed) > 0, len(a.wanted) > 0 && len(a.free) > 0:
+		case len(a.freed) > 0, len(a.wanted) > 0 && a.room() > 0:
 			a.write()
 			continue
 		default:
@@ -278,7 +322,7 @@ func (a *activity) write() {
 		b.updates = append(b.updates, slotUpdate{slot, noExtent})
 	}
 	var hot []uint32
-	for len(a.wanted) > 0 && len(a.free) > 0 && len(b.updates) < updatesMax {
+	for len(a.wanted) > 0 && a.room() > 0 && len(b.updates) < updatesMax {
 		e := a.wanted[0]
 		a.wanted = a.wanted[1:]
 		if _, double := a.slotOf[e]; double {
@@ -307,18 +351,29 @@ func (a *activity) write() {
 	a.writing = false
 	a.sequence = b.sequence
 	if err != nil {
-		a.err = fmt.Errorf("activity log: %w", err)
+		a.die(err)
 	} else {
 		for _, e := range hot {
 			a.words[e].Or(wordHot)
 			a.clock = append(a.clock, e)
 		}
 		a.free = append(a.free, gone...)
-		if len(a.free) < len(a.table)/freeShare+1 {
+		if a.room() < len(a.table)/freeShare+1 {
 			a.beginEviction(true)
 		}
 	}
 	a.turned.Broadcast()
+}
+
+// die ends the log; the leg learns of it also when nobody waits. The caller holds mu.
+func (a *activity) die(err error) {
+	if a.err != nil {
+		return
+	}
+	a.err = fmt.Errorf("activity log: %w", err)
+	if a.failed != nil {
+		go a.failed(a.err)
+	}
 }
 
 func (a *activity) put(b *logBlock) error {
@@ -368,7 +423,7 @@ func (a *activity) choose(need bool) []uint32 {
 			}
 			e := a.clock[0]
 			a.clock = a.clock[1:]
-			if a.touched[e].Swap(false) || !a.words[e].CompareAndSwap(wordHot, wordHot|wordLeaving) {
+			if a.pinned[e] || a.waiting[e] > 0 || a.touched[e].Swap(false) || !a.words[e].CompareAndSwap(wordHot, wordHot|wordLeaving) {
 				a.clock = append(a.clock, e)
 				continue
 			}
@@ -387,8 +442,8 @@ func (a *activity) evict(leaving []uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.evicting = false
-	if err != nil && a.err == nil {
-		a.err = fmt.Errorf("activity log: %w", err)
+	if err != nil {
+		a.die(err)
 	}
 	for _, e := range leaving {
 		if err == nil {

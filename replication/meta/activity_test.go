@@ -44,7 +44,7 @@ func newLogRig(t testing.TB, change func(*Superblock)) *logRig {
 func (r *logRig) open() {
 	r.t.Helper()
 	r.m = open(r.t, r.meta)
-	if err := r.m.StartLog(r.data); err != nil {
+	if err := r.m.StartLog(r.data, nil); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -73,7 +73,7 @@ func (r *logRig) hot() []int64 {
 func (r *logRig) reopened(pick func(crashdev.Pending) bool) *Meta {
 	r.t.Helper()
 	m := open(r.t, r.meta.CutPick(pick))
-	if err := m.StartLog(crashdev.New(r.data.Size())); err != nil {
+	if err := m.StartLog(crashdev.New(r.data.Size()), nil); err != nil {
 		r.t.Fatal(err)
 	}
 	return m
@@ -254,7 +254,7 @@ func TestBug11LogStarvation(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("the log is stuck")
 	}
-	if err := r.m.Begin(0, logSlotsMin/4); !errors.Is(err, ErrSpan) {
+	if err := r.m.Begin(0, logSlotsMin/(2*roomShare)); !errors.Is(err, ErrSpan) {
 		t.Errorf("a request of a quarter of the log: %v", err)
 	}
 }
@@ -395,7 +395,7 @@ func crashLife(t *testing.T, seed uint64) {
 			t.Errorf("after a cut: %v", err)
 			return nil
 		}
-		if err := m.StartLog(crashdev.New(r.data.Size())); err != nil {
+		if err := m.StartLog(crashdev.New(r.data.Size()), nil); err != nil {
 			t.Error(err)
 		}
 		hot, known := m.Hot()
@@ -480,7 +480,7 @@ func TestBug2DamagedRing(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := open(t, dev)
-			if err := m.StartLog(r.data); err != nil {
+			if err := m.StartLog(r.data, nil); err != nil {
 				t.Fatal(err)
 			}
 			hot, known := m.Hot()
@@ -590,5 +590,90 @@ func FuzzLogBlock(f *testing.F) {
 			t.Fatalf("%+v became %+v, %v", b, back, err)
 		}
 		replayLog([]*logBlock{&b}, 1, 64)
+	})
+}
+
+// What is pinned after a crash leaves room to work, over as many crashes as it takes; when it cannot, the log says that it is
+// lost, and goes on.
+func TestPinsLeaveRoom(t *testing.T) {
+	r := newLogRig(t, nil)
+	held := int64(logSlotsMin - logSlotsMin/roomShare)
+	for e := range held { // as many as may be hot, with writes under way
+		if err := r.m.Begin(e, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for life := range 4 {
+		r.meta = r.meta.CutPick(nothing)
+		r.open()
+		hot, known := r.m.Hot()
+		t.Logf("life %d: %d hot, known %v", life, len(hot), known)
+		if life == 0 && (!known || int64(len(hot)) != held) {
+			t.Errorf("%d of %d are hot, known %v", len(hot), held, known)
+		}
+		done := make(chan error, 1)
+		go func() {
+			for e := held; e < logExtents; e++ {
+				if err := r.write(e); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("a cold extent gets no slot")
+		}
+	}
+}
+
+// Slots that are free again but not yet so on the ring are no reason to call a close unclean.
+func TestCloseWithFreedSlots(t *testing.T) {
+	r := newLogRig(t, nil)
+	for e := range int64(20) {
+		if err := r.write(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.m.log.mu.Lock()
+	leaving := r.m.log.choose(true)
+	r.m.log.mu.Unlock()
+	if len(leaving) == 0 {
+		t.Fatal("nobody leaves")
+	}
+	r.m.log.mu.Lock()
+	for _, e := range leaving {
+		r.m.log.freed = append(r.m.log.freed, r.m.log.slotOf[e])
+		r.m.log.words[e].And(wordCount)
+	}
+	r.m.log.mu.Unlock()
+	if err := r.m.CloseLog(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A log that dies in the background says so, also when nobody waits for it (O3).
+func TestADyingLogTellsTheLeg(t *testing.T) {
+	r := newLogRig(t, nil)
+	told := make(chan error, 1)
+	r.m.log.failed = func(err error) { told <- err }
+	if err := r.write(1); err != nil {
+		t.Fatal(err)
+	}
+	boom := errors.New("boom")
+	r.meta.FailNth(1, crashdev.Write, boom)
+	waitFor(t, "the failure", func() bool {
+		r.m.Cool()
+		select {
+		case err := <-told:
+			return errors.Is(err, boom)
+		default:
+			return false
+		}
 	})
 }

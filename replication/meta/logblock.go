@@ -25,9 +25,6 @@ const (
 	// logSlotsDefault is 1 GiB of hot extents: what a crash makes both legs compare before the volume is served again.
 	logSlotsDefault = 256
 
-	// logClosed is the flag of a block after which the table is empty: the leg was closed cleanly.
-	logClosed uint32 = 1 << 0
-
 	// noExtent marks a free slot.
 	noExtent = 0xFFFFFFFF
 )

@@ -210,6 +210,9 @@ func (v *Volume) uncover(blocks []interval) {
 	}
 }
 
+// Cool lets extents that were not written for a while leave the activity log.
+func (v *Volume) Cool() { v.md().Cool() }
+
 // background bounds the unsynced set while paired and stores the dirty map while alone.
 func (v *Volume) background() {
 	tick := time.NewTicker(peerFlushEvery / 4)
@@ -238,7 +241,7 @@ func (v *Volume) background() {
 				stored = now
 			}
 			if now.Sub(cooled) >= coolEvery {
-				v.md().Cool()
+				v.Cool()
 				cooled = now
 			}
 		}

@@ -21,9 +21,8 @@ import (
 // range locked until it is done. Repeating is right because a write is idempotent while its client has no answer.
 
 const (
-	// forwardsMax bounds what one volume forwards at a time, 1 MiB each at most: a coordinator that holds must not fill
-	// the lane, which other volumes use.
-	forwardsMax = 16
+	// forwardsMax bounds what one volume forwards at a time, within what all may (Env.Room): one that is held leaves places.
+	forwardsMax = 8
 	// forwardAgain is when a request is tried again that met a node which does not know yet, or not any more, that it
 	// coordinates. Grants of one change reach both nodes within a round trip between them.
 	forwardAgain = 10 * time.Millisecond
@@ -51,16 +50,13 @@ func (v *Volume) turn(ctx context.Context, from *link.Lane, mine func(stage.Fact
 // forward has one request carried out by the coordinator; done is false when it must be tried again. data is what is
 // written, or where to put what is read. It is the client's, so what travels is a copy: the client may leave first.
 func (v *Volume) forward(ctx context.Context, f *link.Frame, data []byte) (done bool, err error) {
-	select {
-	case v.forwards <- struct{}{}:
-	case <-ctx.Done():
-		return false, ctx.Err()
-	case <-v.ctx.Done():
-		return false, ErrClosed
+	leave, err := v.place(ctx, f)
+	if err != nil {
+		return false, err
 	}
 	lane := v.beginForward(f)
 	if lane == nil {
-		<-v.forwards
+		leave()
 		return false, nil
 	}
 	var own []byte
@@ -86,6 +82,7 @@ func (v *Volume) forward(ctx context.Context, f *link.Frame, data []byte) (done 
 			block.Put(own)
 		}
 		v.endForward()
+		leave()
 	}
 	select {
 	case err = <-answer:
@@ -102,6 +99,43 @@ func (v *Volume) forward(ctx context.Context, f *link.Frame, data []byte) (done 
 		return false, err
 	}
 	return err == nil, nil // ErrLost: tried again when there is a way
+}
+
+// place waits until a request may be sent: there is room, and nothing that overlaps it is on its way. A client that leaves does
+// not take its request back, so what it repeats must not pass it. leave gives all back, when the answer is there.
+func (v *Volume) place(ctx context.Context, f *link.Frame) (leave func(), err error) {
+	var got []func()
+	leave = func() {
+		for _, g := range got {
+			g()
+		}
+	}
+	for _, room := range []chan struct{}{v.forwards, v.env.Room} {
+		if room == nil {
+			continue
+		}
+		select {
+		case room <- struct{}{}:
+			got = append(got, func() { <-room })
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		case <-v.ctx.Done():
+			leave()
+			return nil, ErrClosed
+		}
+	}
+	if f.Type == link.ProxyFlush {
+		return leave, nil
+	}
+	off, n := int64(f.Offset), int64(f.Length)
+	c, err := v.onTheWay.lock(ctx, off/Block, n/Block, f.Type != link.ProxyRead)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	got = append(got, func() { v.onTheWay.release(c) })
+	return leave, nil
 }
 
 func (v *Volume) forwardWrite(ctx context.Context, q *request) (done bool, err error) {
@@ -128,7 +162,6 @@ func (v *Volume) beginForward(f *link.Frame) *link.Lane {
 }
 
 func (v *Volume) endForward() {
-	<-v.forwards
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.forwarding--; v.forwarding == 0 && v.waiters > 0 {

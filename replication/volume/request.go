@@ -21,6 +21,8 @@ type request struct {
 	from   *link.Lane // forwarded by the other node; nil: of a client here
 	issued bool       // at least once: its blocks may differ between the legs
 
+	hot *parts // the leg in whose activity log its extents are, from before its first issue to its reply
+
 	lane  *link.Lane // of the present plan; nil: own leg only
 	both  bool       // the reply needs the peer too
 	catch bool       // the peer is a target: send, but do not wait
@@ -28,6 +30,13 @@ type request struct {
 
 func (q *request) first() int64  { return q.off / Block }
 func (q *request) blocks() int64 { return q.n / Block }
+
+// extents are the first and the last that it writes to.
+func (q *request) extents() (first, last int64) { return extentsOf(q.off, q.n) }
+
+func extentsOf(off, n int64) (first, last int64) {
+	return off / meta.ExtentBytes, (off + n - 1) / meta.ExtentBytes
+}
 
 // verdict says how a request goes on when its issue ended.
 type verdict uint8
@@ -194,14 +203,43 @@ func (v *Volume) outlive(q *request, c *claim) {
 	})
 }
 
-// carry issues a request until a verdict other than "again".
+// carry issues a request until a verdict other than "again". Its extents are hot on this leg before anything is sent: until
+// both legs have it, what a crash leaves different is named by this log (O1; replication.md 9.1).
 func (v *Volume) carry(ctx context.Context, q *request) verdict {
 	for {
-		done := v.issue(q)
+		done := v.heat(q) && v.issue(q)
 		if d := v.settle(ctx, q, done); d != again {
 			return d
 		}
 	}
+}
+
+// heat says whether the extents of a request are hot; a log that failed is the leg's failure.
+func (v *Volume) heat(q *request) bool {
+	leg := v.parts.Load()
+	if q.hot == leg {
+		return true
+	}
+	first, last := q.extents()
+	if err := leg.meta.Begin(first, last); err != nil {
+		_ = v.legError("activity log", err) //nolint:errcheck // the request is held, not failed
+		return false
+	}
+	q.hot = leg
+	return true
+}
+
+// cool ends what heat began. What may differ between the legs, and nobody will repeat, stays named until they are reconciled.
+func (q *request) cool(differs bool) {
+	if q.hot == nil {
+		return
+	}
+	first, last := q.extents()
+	if differs {
+		q.hot.meta.Pin(first, last)
+	}
+	q.hot.meta.End(first, last)
+	q.hot = nil
 }
 
 // begin makes q active and plans it, if writes may be issued now.
@@ -219,6 +257,7 @@ func (v *Volume) begin(q *request) bool {
 // end forgets q. suspect says that nobody will repeat it now, so its blocks may differ between the legs.
 func (v *Volume) end(q *request, suspect bool) {
 	v.leaves.touch(q.off, q.n)
+	q.cool(suspect && q.issued)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.active, q)
@@ -266,7 +305,7 @@ func (v *Volume) issue(q *request) bool {
 			v.sendCatching(q, f)
 		}
 	}
-	err := v.put(q.p, q.off, q.n, durability(q.fua))
+	err := q.hot.write(q.p, q.off, q.n, durability(q.fua))
 	peerDone := true
 	if peer != nil {
 		peerDone = <-peer
@@ -278,18 +317,23 @@ func (v *Volume) issue(q *request) bool {
 	return peerDone
 }
 
-// put writes on this leg, p or zeroes, when the activity log has the extents (O1).
-func (v *Volume) put(p []byte, off, n int64, d block.Durability) error {
-	leg := v.parts.Load() // one leg from begin to end
-	first, last := off/meta.ExtentBytes, (off+n-1)/meta.ExtentBytes
-	if err := leg.meta.Begin(first, last); err != nil {
-		return err
-	}
-	defer leg.meta.End(first, last)
+// write writes p, or zeroes.
+func (leg *parts) write(p []byte, off, n int64, d block.Durability) error {
 	if p == nil {
 		return leg.data.Zero(off, n, d)
 	}
 	return leg.data.WriteAt(p, off, d)
+}
+
+// put writes what the other node sent, when the activity log of this leg has its extents (O1).
+func (v *Volume) put(p []byte, off, n int64, d block.Durability) error {
+	leg := v.parts.Load() // one leg from begin to end
+	first, last := extentsOf(off, n)
+	if err := leg.meta.Begin(first, last); err != nil {
+		return err
+	}
+	defer leg.meta.End(first, last)
+	return leg.write(p, off, n, d)
 }
 
 // peerWrote takes the peer's answer to a paired write.

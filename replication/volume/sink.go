@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -216,7 +217,11 @@ func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 		return drop(f, fmt.Errorf("%w: range of a write", link.ErrFrame))
 	}
 	c, err := v.admit(l, f, off, n)
-	if err != nil {
+	switch {
+	case errors.Is(err, errDeadLeg):
+		v.spawn(func() { l.Ack(f.Request, statusFailed) })
+		return drop(f, nil)
+	case err != nil:
 		return drop(f, err)
 	}
 	v.spawn(func() {
@@ -230,19 +235,24 @@ func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 	return nil
 }
 
+// errDeadLeg: the sender is told, and the lane goes on for the other volumes.
+var errDeadLeg = errors.New("the leg is dead")
+
 func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
 	case v.lane != l || !v.facts.Ready:
 		return nil, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID)
+	case v.facts.Failed:
+		return nil, errDeadLeg
 	case f.Type == link.Resync && v.sink == nil:
 		return nil, fmt.Errorf("%w: resync without a copy", link.ErrFrame)
 	case f.Type != link.Resync && !stage.TakesWrites(v.facts):
 		return nil, fmt.Errorf("%w: write in stage %s", link.ErrFrame, stage.Of(v.facts))
 	case f.Type == link.Resync:
 		v.count.resync.Add(n)
-	case !v.facts.Peer:
+	case !v.facts.Peer && !v.facts.InStep:
 		v.md().Dirty().Set(off/Block, n/Block) // the leg that was taken out may lack it
 	}
 	v.leaves.touch(off, n)

@@ -73,9 +73,12 @@ var ErrClosed = errors.New("the volume is being closed")
 type Env struct {
 	Log   *slog.Logger
 	Fault func(control.Fault)
-	// LegFailed: this leg is dead. Requests are held until a grant takes it out.
-	LegFailed func()
-	Clock     func() int64 // CLOCK_BOOTTIME, ns
+	// LegFailed: this leg is dead. Requests are held until a grant takes it out. inStep says that the other one was known to
+	// be equal at that moment, so it may stand alone; else that depends on what the other node says of it.
+	LegFailed func(inStep bool)
+	// Room bounds what all volumes together forward at a time; nil: nothing does.
+	Room  chan struct{}
+	Clock func() int64 // CLOCK_BOOTTIME, ns
 }
 
 // Boottime reads CLOCK_BOOTTIME.
@@ -141,6 +144,7 @@ type Volume struct {
 
 	forwards   chan struct{} // a place for each request that the other node carries out
 	forwarding int           // those that have been sent
+	onTheWay   rangeLock     // their blocks, until they are answered
 
 	recording  sync.Mutex // one change of generation or state at a time; taken before mu
 	peerFlush  sync.Mutex // one FLUSH of the unsynced set at a time
@@ -209,7 +213,12 @@ func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 	case int64(s.VolumeBytes) != v.size || data.Size() < v.size:
 		return fmt.Errorf("leg of %d bytes, the volume has %d", s.VolumeBytes, v.size)
 	}
-	if err := m.StartLog(data); err != nil {
+	logFailed := func(err error) {
+		if v.md() == m { // else of a leg that is there no more
+			_ = v.legError("activity log", err) //nolint:errcheck // recorded and held
+		}
+	}
+	if err := m.StartLog(data, logFailed); err != nil {
 		return fmt.Errorf("activity log: %w", err)
 	}
 	v.mu.Lock()
@@ -227,6 +236,9 @@ func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 	v.consider()
 	if first {
 		v.wg.Go(v.background)
+	}
+	if v.facts.Failed {
+		v.tellFailed(false)
 	}
 	return nil
 }
@@ -268,8 +280,12 @@ func (v *Volume) NoLeg() {
 	defer v.mu.Unlock()
 	v.facts.Failed = true
 	v.wake()
+	v.tellFailed(false)
+}
+
+func (v *Volume) tellFailed(inStep bool) {
 	if v.env.LegFailed != nil {
-		v.env.LegFailed()
+		v.env.LegFailed(inStep)
 	}
 }
 
@@ -485,7 +501,11 @@ func (v *Volume) exclude(r Right) {
 func (v *Volume) recordExclusion(r Right) error {
 	v.recording.Lock()
 	defer v.recording.Unlock()
-	if s := v.md().Super(); s.State != meta.UpToDate {
+	s := v.md().Super()
+	v.mu.Lock()
+	doubtful := r.Mode == control.Paired && v.rebooted && !v.facts.Sound && s.Legs != uint8(r.Legs)
+	v.mu.Unlock()
+	if s.State != meta.UpToDate || doubtful {
 		v.fault("REPL-2002", "The only leg that may serve this volume is not up to date",
 			fmt.Sprintf("Its state is %s; the grant names it as the only one with every write.", StateName(s.State)),
 			"Bring the other node back; its leg may be the source.")
@@ -602,23 +622,22 @@ func (v *Volume) legError(what string, err error) error {
 	v.mu.Lock()
 	first := !v.facts.Failed && !errors.Is(err, block.ErrClosed)
 	if first {
+		inStep := v.facts.InStep || v.facts.Role == stage.Sink
 		v.facts.Failed = true
 		v.facts.InStep = false
 		v.wake()
 		v.wg.Add(1)
-		go v.recordFailure(what, err)
+		go v.recordFailure(what, err, inStep)
 	}
 	v.mu.Unlock()
 	return fmt.Errorf("%s of leg %s: %w", what, v.ID, err)
 }
 
-func (v *Volume) recordFailure(what string, cause error) {
+func (v *Volume) recordFailure(what string, cause error, inStep bool) {
 	defer v.wg.Done()
 	v.fault("REPL-2021", "A disk failed under a volume's leg", what+": "+cause.Error(),
 		"The other node's leg serves the volume alone, if it counts. Replace the drive and switch this node off and on, or, if only the error has passed: duet volume readmit NAME.")
-	if v.env.LegFailed != nil {
-		v.env.LegFailed()
-	}
+	v.tellFailed(inStep)
 	err := v.md().Change(func(s *meta.Superblock) {
 		s.State = meta.Failed
 		s.ReasonText = what

@@ -126,7 +126,7 @@ func (m *Mirror) LaneDown(l *link.Lane, _ error) {
 		m.forgetRecords()
 	}
 	for _, e := range m.volumes {
-		e.vol.LaneDown(l, m.copy.done == nil && e.synced == nil)
+		e.vol.LaneDown(l, e.synced == nil && (m.copy.done == nil || m.grant.Mode == control.Paired))
 	}
 	m.emit(control.Event{Link: &control.LinkEvent{Session: l.Session, Up: false, Path: l.Path}})
 }
@@ -197,10 +197,38 @@ func (m *Mirror) evaluate(e *entry) (handshake.Decision, purpose) {
 	switch {
 	case p == toComplete && d.Action == handshake.InSync:
 		d.Action, d.How = handshake.Copy, handshake.ByMap
+	case p == toReturn && d.Action == handshake.Copy && m.anotherReturns(e):
+		d = handshake.Decision{Action: handshake.Wait, Row: "H2"}
 	case p == toComplete && d.Action == handshake.Sole:
 		d.Action, d.Code, d.Why = handshake.Wait, "REPL-2020", "a leg failed or is missing"
 	}
 	return d, p
+}
+
+// anotherReturns: legs come back one at a time, in the order of the volumes: the membership takes one at a time, a disk serves
+// one copy better than several, and both nodes know the same order. The caller holds mu.
+func (m *Mirror) anotherReturns(e *entry) bool {
+	for _, o := range m.volumes {
+		if o.id >= e.id || o.mine == nil || o.theirs == nil {
+			continue
+		}
+		legs := control.Set(o.mine.Leg.Right.Legs)
+		if legs != 1 && legs != 2 {
+			continue
+		}
+		out := o.mine.Leg
+		if legs.Has(m.config.Node) {
+			out = o.theirs.Leg
+		}
+		switch out.State {
+		case handshake.Failed, handshake.Ejected, handshake.Missing:
+		case handshake.New, handshake.UpToDate, handshake.Inconsistent, handshake.Outdated:
+			if !o.decided || o.vol.Busy() || o.synced != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // decide is node a's part. The caller holds mu.
@@ -303,6 +331,7 @@ func (m *Mirror) heardLeg(r *record) error {
 	}
 	m.peers[r.Handle] = e
 	e.theirs, e.proposed = r, false
+	m.weighFailed(e)
 	m.reopen(e)
 	if r.Leg.State == handshake.Failed && e.decided {
 		e.vol.PeerFailed()
@@ -384,6 +413,9 @@ func (m *Mirror) adopt(e *entry, d handshake.Decision, p purpose) error {
 	switch d.Action {
 	case handshake.Refused:
 		m.refuse(e, d, p)
+		if p == toReturn { // the leg that is out stays out, and its node's requests go to the one that counts
+			e.vol.Linked(m.lane)
+		}
 		return m.advance()
 	case handshake.InSync:
 		e.vol.InStep(m.lane)

@@ -375,3 +375,244 @@ func TestAHangingTargetStallsNobody(t *testing.T) {
 	}
 	p.sameLegs()
 }
+
+// hangLog makes the next write of a leg's activity log hang until the node is killed; then the ring is without it.
+func (h *host) hangLog() (kill func()) {
+	h.t.Helper()
+	id, _ := parseID(testVolume) // a constant
+	release, reached := make(chan struct{}), make(chan struct{}, 1)
+	md := h.drive.meta[id]
+	md.Hook(func(op crashdev.Op) error {
+		if op.Kind != crashdev.Write || op.Off < 2<<20 || op.Off >= 8<<20 {
+			return nil
+		}
+		select {
+		case reached <- struct{}{}:
+		default:
+		}
+		<-release
+		return errors.New("killed")
+	})
+	return func() {
+		<-reached
+		h.drive.mu.Lock()
+		left := md.CutPick(func(crashdev.Pending) bool { return false })
+		h.drive.mu.Unlock()
+		go close(release)
+		h.crash()
+		h.drive.mu.Lock()
+		h.drive.meta[id] = left
+		h.drive.mu.Unlock()
+	}
+}
+
+// A write is sent to the other leg only when the activity log of this one has it: killed before that, nobody has it.
+func TestNothingIsSentBeforeItIsHot(t *testing.T) {
+	p := newPair(t)
+	p.size = 256 << 20
+	for _, h := range p.nodes {
+		h.start()
+	}
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(0, 1, 4096)
+	a.flush()
+	kill := a.hangLog()
+	go func() { _ = a.vol().WriteAt(context.Background(), fill(4096, 9), 100<<20, false) }()
+	await(t, "a write in flight", func() bool { l, _ := a.vol().Record(); return l.InFlightBlocks == 1 })
+	kill()
+	a.start()
+	a.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3})
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	if b.drive.contents()[100<<20] != 0 {
+		t.Error("the other leg has what this one's log did not name")
+	}
+	p.sameLegs()
+}
+
+// A write that one leg has and the other has not keeps its extent in the log of its owner, however long that lasts.
+func TestAWriteInFlightStaysHot(t *testing.T) {
+	p := newPair(t)
+	p.size = 256 << 20
+	for _, h := range p.nodes {
+		h.start()
+	}
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(0, 1, 4096)
+	a.flush()
+	kill := b.hangLog()
+	go func() { _ = a.vol().WriteAt(context.Background(), fill(4096, 9), 100<<20, false) }()
+	await(t, "the write on its own leg", func() bool { return a.drive.contents()[100<<20] == 9 })
+	for range 5 {
+		a.vol().Cool()
+	}
+	a.crash()
+	kill()
+	for _, h := range p.nodes {
+		h.start()
+		h.seq = 0
+		h.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3})
+	}
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	p.sameLegs()
+}
+
+// A return ends with the grants in either order, and leaves nothing marked: the next lane finds the legs equal at once.
+func TestReturnEndsInEitherOrder(t *testing.T) {
+	for _, first := range []control.Node{0, 1} {
+		p := startPair(t)
+		p.serve(1, 11)
+		for _, h := range p.nodes {
+			h.awaitStage("paired")
+		}
+		a, b := p.nodes[0], p.nodes[1]
+		a.write(0, 7, 1<<20)
+		a.drive.fail(crashdev.Write)
+		done := make(chan error, 1)
+		go func() { done <- a.vol().WriteAt(context.Background(), fill(4096, 9), 0, false) }()
+		a.awaitEvent("leg failed", func(e control.Event) bool { return e.LegFailed != nil })
+		p.paired(1, 11, 0, 2, 2, 1, 0)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		a.renew()
+		p.paired(1, 11, 0, 2, 2, 0)
+		isSynced := func(e control.Event) bool { return e.LegSynced != nil }
+		a.awaitEvent("synced", isSynced)
+		b.awaitEvent("synced", isSynced)
+		p.paired(1, 11, 0, 3, 3, first)
+		if first == 0 {
+			a.write(4096, 11, 4096) // the other node does not know yet
+		}
+		p.paired(1, 11, 0, 3, 3, 1-first)
+		for _, h := range p.nodes {
+			h.awaitStage("paired")
+			if n := h.vol().Status().DirtyBytes; n != 0 {
+				t.Errorf("grant of %c first: %d bytes are marked at %c", 'a'+first, n, 'a'+h.node)
+			}
+		}
+		p.sameLegs()
+	}
+}
+
+// A leg that is found dead at the start of its daemon is reported when the other node says that its own ran through.
+func TestADeadLegIsReportedAfterARestart(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	b.drive.fail(crashdev.Write)
+	go func() { _ = a.vol().WriteAt(context.Background(), fill(4096, 9), 0, false) }()
+	b.awaitEvent("leg failed", func(e control.Event) bool { return e.LegFailed != nil })
+	id, _ := parseID(testVolume) // a constant
+	await(t, "the record of it", func() bool {
+		s, err := meta.Open(b.drive.meta[id].CutPick(func(crashdev.Pending) bool { return false }))
+		return err == nil && s.Super().State == meta.Failed
+	})
+	b.crash()
+	b.drive.mu.Lock()
+	b.drive.data[id] = b.drive.data[id].CutPick(func(crashdev.Pending) bool { return true })
+	b.drive.mu.Unlock()
+	b.start()
+	b.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3})
+	b.awaitEvent("leg failed", func(e control.Event) bool { return e.LegFailed != nil })
+}
+
+// The only leg with what was acknowledged is not dropped because its disk fails during the reconcile: the volume is held.
+func TestTheSourceOfAReconcileIsNotDropped(t *testing.T) {
+	p := startPair(t)
+	p.serve(1, 11)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(0, 1, 4096)
+	a.flush()
+	a.write(0, 2, 4096) // acknowledged, not flushed
+	b.powerCut(3)
+	a.drive.fail(crashdev.Read) // the compare of the reconcile meets a bad sector
+	b.start()
+	b.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3})
+	a.awaitEvent("the fault", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2021" })
+	await(t, "both know", func() bool { return a.stage() == "failed" && b.stage() == "held" })
+	for _, e := range a.m.Standing() {
+		if e.LegFailed != nil {
+			t.Fatal("the source of a reconcile was reported for being dropped")
+		}
+	}
+	// Whatever the membership thinks: a leg that lost its power does not go on alone as one of a pair.
+	p.paired(1, 11, 0, 2, 2, 1, 0)
+	b.awaitEvent("the refusal", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2002" })
+}
+
+// Several legs come back one at a time.
+func TestLegsComeBackOneAtATime(t *testing.T) {
+	p := newPair(t)
+	p.more = []string{"0123456789abcdef0123456789abcde0", "0123456789abcdef0123456789abcde1"}
+	for _, h := range p.nodes {
+		h.start()
+	}
+	ids := append([]string{testVolume}, p.more...)
+	grant := func(legs map[string]control.Set, order ...control.Node) {
+		for _, n := range order {
+			g := control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3}
+			for _, id := range ids {
+				version := uint32(1)
+				if legs[id] == 3 {
+					version = 2
+				}
+				g.Volumes = append(g.Volumes, control.VolumeGrant{Volume: id, Owner: 0, Legs: legs[id], LegsVersion: version})
+			}
+			p.nodes[n].grant(g)
+		}
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	only := map[string]control.Set{}
+	for _, id := range ids {
+		only[id] = 1
+	}
+	both := map[string]control.Set{}
+	for _, id := range ids {
+		both[id] = 3
+	}
+	grant(both, 0, 1)
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	grant(only, 1, 0) // taken out for whatever reason; they work
+	for range ids {
+		var got string
+		a.awaitEvent("a return", func(e control.Event) bool {
+			if e.LegSynced != nil {
+				got = e.LegSynced.Volume
+			}
+			return e.LegSynced != nil
+		})
+		b.awaitEvent("the same return", func(e control.Event) bool { return e.LegSynced != nil && e.LegSynced.Volume == got })
+		if synced := 0; true {
+			for _, e := range a.m.Standing() {
+				if e.LegSynced != nil {
+					synced++
+				}
+			}
+			if synced != 1 {
+				t.Fatalf("%d legs wait for the membership at once", synced)
+			}
+		}
+		only[got] = 3
+		grant(only, 0, 1)
+	}
+}

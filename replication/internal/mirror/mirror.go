@@ -54,6 +54,10 @@ type Options struct {
 	Clock    func() int64 // CLOCK_BOOTTIME; nil: the real one
 }
 
+// forwardsMax bounds what all volumes forward at a time, 1 MiB each at most: half of what a lane may have in flight, so that
+// volumes whose coordinator holds them leave room for the others' writes.
+const forwardsMax = 32
+
 // maxStandingFaults bounds what a new client of the control socket is told about the past.
 const maxStandingFaults = 64
 
@@ -74,6 +78,7 @@ type Mirror struct {
 	grant      control.Grant
 	granted    bool
 	volumes    map[string]*entry // by id
+	forwards   chan struct{}     // places of requests that the other node carries out
 	names      map[string]*entry
 	appeared   chan struct{} // closed when a volume was added
 	lane       *link.Lane
@@ -102,7 +107,8 @@ type entry struct {
 	recorded     [32]byte  // digest of the return that this leg has recorded
 	told         string    // last refusal reported, to report it once
 
-	failed   bool               // this leg is dead
+	dead     bool               // this leg is
+	failed   bool               // and that was reported: the other one may stand alone
 	renewing bool               // and a new one is being made
 	synced   *control.LegSynced // a return that is proved and reported; until the legs of the grant change
 }
@@ -122,7 +128,7 @@ func New(o Options) *Mirror {
 	m := &Mirror{
 		grace: stopGrace, drainLimit: control.DrainLimit, opts: o, ctx: ctx, stop: stop, events: make(chan control.Event, 1024),
 		volumes: map[string]*entry{}, names: map[string]*entry{}, peers: map[uint32]*entry{},
-		appeared: make(chan struct{}),
+		appeared: make(chan struct{}), forwards: make(chan struct{}, forwardsMax),
 	}
 	m.link = link.New(m, o.Log)
 	m.spawn(m.report)
@@ -246,7 +252,7 @@ func (m *Mirror) configureLink(c control.Config) error {
 func (m *Mirror) add(site meta.ID, c control.Config, vc control.VolumeConfig) {
 	id, _ := parseID(vc.ID) //nolint:errcheck // checked by check
 	e := &entry{id: vc.ID, handle: uint32(len(m.volumes) + 1)}
-	env := volume.Env{Log: m.opts.Log, Fault: m.fault, Clock: m.opts.Clock, LegFailed: func() { go m.legFailed(e) }}
+	env := volume.Env{Log: m.opts.Log, Fault: m.fault, Clock: m.opts.Clock, Room: m.forwards, LegFailed: func(inStep bool) { go m.legFailed(e, inStep) }}
 	e.vol = volume.New(id, vc.Name, vc.SizeBytes, c.Node, env)
 	m.volumes[vc.ID], m.names[vc.Name] = e, e
 	if m.lane != nil {
@@ -304,7 +310,7 @@ func (m *Mirror) Readmit(id string) error {
 		err = fmt.Errorf("unknown volume %s", id)
 	case m.closed:
 		err = volume.ErrClosed
-	case !e.failed:
+	case !e.dead:
 		err = errors.New("the leg works")
 	case m.rightOf(id).Legs.Has(config.Node), m.rightOf(id).Legs == 0:
 		err = errors.New("the leg may hold the only copy: no grant has taken it out")
@@ -334,7 +340,7 @@ func (m *Mirror) readmit(e *entry, config control.Config) {
 	defer m.mu.Unlock()
 	e.renewing = false
 	if err == nil {
-		e.failed = false
+		e.failed, e.dead = false, false
 		m.clearFaults(e.id)
 	}
 	m.negotiate()
@@ -471,16 +477,36 @@ func (m *Mirror) applyGrant() {
 	m.negotiate()
 }
 
-// legFailed reports a dead leg and tells the other node.
-func (m *Mirror) legFailed(e *entry) {
+// legFailed: a leg of this node is dead. It is reported, so that the membership takes it out, only when the other leg may
+// stand alone: it was in step at that moment, or its node says that it ran through since. The source of a reconcile that is
+// not finished may be the only leg with what was acknowledged, and is never dropped (replication.md 9.5).
+func (m *Mirror) legFailed(e *entry, inStep bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return
 	}
+	e.dead = true
+	if inStep {
+		m.reportFailed(e)
+	}
+	m.negotiate()
+	m.weighFailed(e)
+}
+
+// weighFailed looks again when the other node has said something of its leg. The caller holds mu.
+func (m *Mirror) weighFailed(e *entry) {
+	if e.dead && !e.failed && e.theirs != nil && e.theirs.Leg.State == handshake.UpToDate && !e.theirs.Leg.Rebooted {
+		m.reportFailed(e)
+	}
+}
+
+func (m *Mirror) reportFailed(e *entry) {
+	if e.failed {
+		return
+	}
 	e.failed = true
 	m.emit(control.Event{LegFailed: &control.LegFailed{Volume: e.id}})
-	m.negotiate()
 }
 
 // extend moves the deadline only.

@@ -201,7 +201,8 @@ type pair struct {
 	nodes [2]*host
 	log   *slog.Logger
 	clock func() int64
-	size  int64 // of the volume
+	size  int64    // of the volume
+	more  []string // volumes besides it
 
 	differences atomic.Int64 // proofs that found the legs different: a bug in the copy, where no drive lies
 }
@@ -271,12 +272,16 @@ func (h *host) config() control.Config {
 		h.t.Fatal(err)
 	}
 	addresses := [2]string{"127.0.0.1", "127.0.0.2"}
+	volumes := []control.VolumeConfig{{ID: testVolume, Name: "disk", SizeBytes: h.p.size}}
+	for _, id := range h.p.more {
+		volumes = append(volumes, control.VolumeConfig{ID: id, Name: id, SizeBytes: h.p.size})
+	}
 	return control.Config{
 		Site: testSite, Node: h.node, BootID: h.boot, Port: h.p.port,
 		IdentityPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 		PeerKey:     h.p.nodes[h.node^1].key.Public().(ed25519.PublicKey),
 		Paths:       []control.Path{{Name: "mirror0", Local: addresses[h.node], Peer: addresses[h.node^1]}},
-		Volumes:     []control.VolumeConfig{{ID: testVolume, Name: "disk", SizeBytes: h.p.size}},
+		Volumes:     volumes,
 	}
 }
 
