@@ -88,6 +88,7 @@ var mutants = []mutation{
 	{"N18", "R23: only the owner of the volume decides", "I11 I5"},
 	{"N21", "CREATE: the store makes the id", "I2 I13"},
 	{"N22", "R19: only the answer to a live CREATE counts", "I2 I8 I13"},
+	{"R24 lease", "R11: the lanes outlive the lease, and with them what is held since a barrier", "I11 I4 I3"},
 	{"R26 claim", "R26: the claim of an override ends with the pairing", "I13"},
 	{"R26 repeat", "R26: a claim is repeated over sessions", "asks-again"},
 	{"R23 again", "R23: an own leg that fails during another change of its volume is decided about behind it", "stuck"},
@@ -108,7 +109,8 @@ var survivors = map[string]string{
 // where names the world to begin with: for leases one that is small enough to be visited whole.
 var where = map[string]string{"M3": "lease", "M5": "lease", "M13": "lease", "M28": "walk-lease", "R11 wait": "lease", "M17": "walk-cuts",
 	"N3": "walk-fence", "N2": "walk-fence", "N8a": "walk-fence",
-	"N15": "walk-force", "R26 claim": "walk-force", "R26 repeat": "walk-force"}
+	"N15": "walk-force", "R24 lease": "walk-legs",
+	"R26 claim": "walk-force", "R26 repeat": "walk-force"}
 
 // inRow names the situation whose reachability shows a mutant that breaks no promise and lets something wait for ever: "stuck".
 var inRow = map[string]string{"R23 again": "row-leg"}

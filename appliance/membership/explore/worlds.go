@@ -151,6 +151,10 @@ var (
 			},
 		}),
 		world(Params{
+			Name: "walk-legs", Start: FromPaired, Clocks: true, Beats: true, Eager: true, Witness: true, Link: true, NoRun: true, NoFence: true,
+			Budget: Budget{Cut: 3, Dup: 1, Write: 6, Restart: 2, Session: 6, Skew: 1, LegLoss: 3, Move: 1},
+		}),
+		world(Params{
 			Name: "walk-force", Start: FromPaired, Eager: true, Witness: true, Link: true, Beats: true, NoRun: true,
 			Budget: Budget{Crash: 6, Cut: 4, Dup: 1, Write: 4, Restart: 1, Session: 10, Force: 3, Arbiter: 1},
 		}),
