@@ -81,6 +81,14 @@ var (
 			Budget: Budget{LegLoss: 1, Cut: 1, Write: 1},
 		}),
 		world(Params{
+			Name: "join-leg", Start: FromSolo, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{LegLoss: 1, Session: 2, Write: 1},
+		}),
+		world(Params{
+			Name: "resolve-leg", Start: FromPaired, Eager: true, Link: true, NoRun: true,
+			Budget: Budget{LegLoss: 1, Cut: 1, Session: 1, Write: 1},
+		}),
+		world(Params{
 			Name: "force", Start: FromPowerless, Eager: true, Witness: true, NoRun: true,
 			Budget: Budget{Force: 1},
 		}),
