@@ -75,7 +75,13 @@ func (t *turn) resumeDrain() {
 // resumeStop: first take away what the state does not allow.
 func (t *turn) resumeStop() {
 	s := &t.s
-	if !s.MayRun(t.in.Now) {
+	switch {
+	case s.MayRun(t.in.Now):
+	case s.Mode == Paired && !mutant("R24 lease"): // as r11LeaseEnd
+		t.stopAll()
+		s.Lease = 0
+		return
+	default:
 		t.stopAll()
 		t.revoke()
 		return

@@ -164,7 +164,7 @@ func TestStateSurvivesJSON(t *testing.T) {
 		Cfg: Config{Self: B, Lease: 4}, Rec: full(), Mode: Solo, Session: 1 << 63, Lease: 1 << 62, PeerWait: 3,
 		Peer: PeerView{true, true, 1, 2, 3}, Ask: Ask{ID{1}, 1<<64 - 1, RegisterContent{1, Both}, RegisterContent{2, OnlyB}},
 		Remembered: RegisterContent{3, OnlyA}, Fence: 5, Copy: Copying, Plan: full().Prep, PlanSite: ID{1}, PlanSent: 7,
-		Proof: Proof{true, Digest{1}}, Offer: full().Prep, Committing: true, Push: Push{1, ID{2}, 3}, PairedHere: true,
+		Proof: Proof{true, Digest{1}, [2]Volumes{1, 2}}, Offer: full().Prep, Committing: true, Push: Push{1, ID{2}, 3}, PairedHere: true,
 		Beats: [MaxBeats]SentBeat{{1, 2}}, PowerOns: [MaxPowerOns]Boottime{1, 2, 3}, Lost: 1,
 		Create: Create{1, 2, Both}, Change: Change{1, Arb{Kind: ArbFence}, true}, Changes: 1, Draining: 4, Gives: 2,
 		Writing: full().Docs, Claim: Ask{ID{1}, 1, RegisterContent{1, Both}, RegisterContent{2, OnlyB}},

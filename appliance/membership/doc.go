@@ -58,7 +58,9 @@
 //     replaces the one it has; a grant that differs in owners or deadline only does not release them.
 //  11. duet-mirrord holds the writes of a volume from the barrier of R24 on until a grant of another stage, or with other
 //     legs of it (SameLegs), comes; those of a resource from Drain on until a grant of another stage or with another
-//     owner, or until a Drain without it. Drained is given for each resource, once.
+//     owner, or until a Drain without it. Drained is given for each resource, once. Revoke ends every hold; so does the
+//     death of duet-mirrord. A barrier whose hold has ended is void: its LegSynced is not given any more, and when it was,
+//     the driver ends the session.
 //  12. Messages are sent in the session of the transport: a Step may send and drop its session (R18).
 //  13. LegFailed and LegSynced are given again after a restart of duet-mirrord or of this process, as long as they are true.
 //  14. After each Step CheckStep and CheckState must hold; a violation stops the node, never the data.

@@ -55,10 +55,13 @@ type (
 
 	// CopyDone: duet-mirrord brought both legs of every volume together, proved it by
 	// equal digests at a barrier, and holds writes since that barrier (COPYDONE).
-	// Arrives on the source's node and on the target's node.
+	// Arrives on the source's node and on the target's node. Out[n] are the volumes whose leg of
+	// node n is broken: it was not brought in, and stays out of Legs. Both sides report the same,
+	// for the digest is about it too.
 	CopyDone struct {
 		Session Session
 		Digest  Digest
+		Out     [2]Volumes
 	}
 
 	// CopyFailed: the copy of this session will not finish (lane or daemon lost, a leg failed).

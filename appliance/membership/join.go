@@ -59,16 +59,19 @@ func (t *turn) copyDone(c CopyDone) {
 	}
 	switch {
 	case s.Copy == Copying:
-		t.r14Prepare(c.Digest)
+		s.BadLegs &= c.Out[s.self()] // the others were proved; what fails from now on is news
+		t.r14Prepare(c.Digest, c.Out)
 	case s.Copy == CopyIdle && (s.Mode == Joining || s.Mode == Resolving):
-		s.Proof = Proof{true, c.Digest}
+		s.BadLegs &= c.Out[s.self()]
+		s.Proof = Proof{true, c.Digest, c.Out}
 		t.r15Take(s.Offer)
 	}
 }
 
 // r14Prepare: R14. duet-mirrord holds new writes since the barrier. E lies two above everything either side ever
-// recorded, so that no late CAS can tie with it or stand above it (mutants M20, N20).
-func (t *turn) r14Prepare(digest Digest) {
+// recorded, so that no late CAS can tie with it or stand above it (mutants M20, N20). A broken leg stays out and keeps nobody
+// out; but where only that leg holds every acknowledged write, the join would lose them: it fails as a copy does (R17).
+func (t *turn) r14Prepare(digest Digest, out [2]Volumes) {
 	s := &t.s
 	e := max(s.Rec.High, s.Peer.High) + 2
 	if mutant("M20") {
@@ -77,12 +80,20 @@ func (t *turn) r14Prepare(digest Digest) {
 	if mutant("N20") {
 		e = s.Rec.Ep + 2
 	}
+	held := s.Plan.Legs // R13: both are members
 	if s.Mode == Solo { // R13 has planned already
 		s.Plan = Prepared{Owners: s.Rec.Owners, Legs: s.Rec.Legs, Docs: s.Rec.Docs}
+		held = s.Rec.Legs.among(s.Rec.Members) // the joiner's leg counts for a volume that waits for it, and no other
 	}
+	legs, ok := s.Plan.Legs.joined(held, out)
+	if !ok {
+		t.r17Close()
+		t.report(ReportLegHeld)
+		return
+	}
+	s.Plan.Legs = legs
 	s.Plan.Ep, s.Plan.Arb, s.Plan.Digest = e, s.Rec.Arb, digest
 	s.Plan.Owners[PairResource] = s.Plan.Owners[PairResource].give(s.self())
-	s.Plan.Legs = s.Plan.Legs.inSync()
 	t.sendPrepare(s.Rec.Site)
 	t.report(ReportPrepareSent)
 }
@@ -116,6 +127,9 @@ func (t *turn) r15Prepare(p Prepare) {
 func (t *turn) r15Take(p Prepared) {
 	s := &t.s
 	if p.Ep == 0 || !s.Proof.Done || p.Digest != s.Proof.Digest || p.Ep <= s.epochs() {
+		return
+	}
+	if !p.Legs.agree(s.Proof.Out) && !mutant("R15 out") { // as with the digest: what it names is not what was copied
 		return
 	}
 	r := s.Rec
@@ -184,7 +198,7 @@ func (t *turn) commit(r Record, p Prepared) {
 	t.persist(r)
 	t.cancelFence() // also evidence of before the pairing (R21b)
 	t.to(Paired)
-	t.s.PairedHere, t.s.BadLegs = true, 0
+	t.s.PairedHere = true
 	if !mutant("R26 claim") {
 		t.s.Claim = Ask{}
 	}
@@ -224,5 +238,8 @@ func (t *turn) r16bCommit(e Epoch) {
 	s.Peer.Ep, s.Peer.Prep = e, 0 // it says COMMIT because it has
 	t.grant()
 	t.beat()
+	if s.legsUnheard() { // one that has failed since the copy
+		t.arm(TimerRepeat, t.in.Now+s.Cfg.CommitAgain)
+	}
 	t.report(ReportPaired)
 }

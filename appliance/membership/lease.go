@@ -75,15 +75,16 @@ func (t *turn) extend(until Boottime) {
 	t.armLease()
 }
 
-// r11LeaseEnd: the lease guard has killed already; this makes the state and the grant say so. A node that takes
-// part in a copy or is prepared keeps its lanes: it only loses the right to run and read.
+// r11LeaseEnd: the lease guard has killed already; this makes the state and the grant say so. In a session a node keeps
+// its lanes: it only loses the right to run and read. Revoking would end what duet-mirrord holds since a barrier, and the beat
+// that brings the lease back would release writes that the barrier's proof does not know (seed lease-end-in-barrier).
 func (t *turn) r11LeaseEnd() {
 	s := &t.s
 	if s.Mode == Solo || s.Lease == 0 || t.in.Now < s.Lease {
 		return
 	}
 	t.stopAll()
-	if s.Mode == Resolving || s.Prepared() {
+	if s.Mode == Resolving || s.Prepared() || s.Committed() && !mutant("R24 lease") {
 		s.Lease = 0
 		t.grant()
 	} else {

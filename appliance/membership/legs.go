@@ -27,7 +27,8 @@ func (t *turn) r23Failed(v VolumeSlot) {
 	s := &t.s
 	s.BadLegs |= 1 << v
 	switch {
-	case !s.Committed() || !s.Rec.Legs[v].Set.Has(s.self()):
+	case !s.Rec.Legs[v].Set.Has(s.self()): // it is out already, and told again
+	case !s.Committed():
 		t.report(ReportLegHeld)
 	case s.ownsVolume(v) || mutant("N18"):
 		t.r23Decide(v, s.self())

@@ -47,14 +47,49 @@ func mergeLegs(x, y Legs) Legs {
 	return x
 }
 
-// inSync is the table after a completed join: every leg of every volume.
+// inSync is the table of a founding: every leg of every volume.
 func (l Legs) inSync() Legs {
+	l, _ = l.joined(l, [2]Volumes{})
+	return l
+}
+
+// joined is the table after a completed join: every leg of every volume, but for those that stay out because they are broken.
+// held is where every acknowledged write was before it: without a healthy leg among those there is no such table (false).
+func (l Legs) joined(held Legs, out [2]Volumes) (Legs, bool) {
 	for i, v := range l {
-		if v.Version != 0 && v.Set != Both {
-			l[i] = VolumeLegs{Set: Both, Resource: v.Resource, Version: v.Version + 1}
+		set := healthy(out, VolumeSlot(i)) //nolint:gosec // an index of the table
+		switch {
+		case v.Version == 0:
+			continue
+		case set == Nobody, set != Both && held[i].Set&set == 0 && !mutant("R14 held"):
+			return l, false
+		}
+		if v.Set != set {
+			l[i] = VolumeLegs{Set: set, Resource: v.Resource, Version: v.Version + 1}
 		}
 	}
-	return l
+	return l, true
+}
+
+// agree says whether the table is that of a join in which these legs stayed out.
+func (l Legs) agree(out [2]Volumes) bool {
+	for i, v := range l {
+		if v.Version != 0 && v.Set != healthy(out, VolumeSlot(i)) { //nolint:gosec // an index of the table
+			return false
+		}
+	}
+	return true
+}
+
+// healthy are the legs of v that are not broken.
+func healthy(out [2]Volumes, v VolumeSlot) Set {
+	set := Both
+	for n := range out {
+		if out[n].Has(v) && !mutant("R14 out") {
+			set &^= Only(Node(n)) //nolint:gosec // two
+		}
+	}
+	return set
 }
 
 // among is what duet-mirrord may believe of the table: a leg counts only while its node is a member. A

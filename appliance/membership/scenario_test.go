@@ -103,8 +103,8 @@ func (w *stage) command(f []string) error {
 		}
 		w.witness(len(f) > 1 && f[1] == "mute")
 	case "copy":
-		w.step(A, CopyDone{w.session, Digest{1}})
-		w.step(B, CopyDone{w.session, Digest{1}})
+		w.step(A, CopyDone{Session: w.session, Digest: Digest{1}})
+		w.step(B, CopyDone{Session: w.session, Digest: Digest{1}})
 	case "wait":
 		var seconds float64
 		if _, err := fmt.Sscan(f[1], &seconds); err != nil {
@@ -145,7 +145,12 @@ func (w *stage) nodeCommand(verb string, id Node, args []string) error {
 	case "copyfailed":
 		w.step(id, CopyFailed{w.session})
 	case "copydone":
-		w.step(id, CopyDone{w.session, Digest{1}})
+		w.step(id, CopyDone{Session: w.session, Digest: Digest{1}})
+	case "copyout": // the leg of this node is broken
+		done := CopyDone{Session: w.session, Digest: Digest{1}}
+		done.Out[id] = 1 << (args[0][0] - '0')
+		w.step(A, done)
+		w.step(B, done)
 	case "want":
 		var r ResourceID
 		if _, err := fmt.Sscan(args[0], &r); err != nil {

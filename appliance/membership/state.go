@@ -139,6 +139,7 @@ const (
 type Proof struct {
 	Done   bool
 	Digest Digest
+	Out    [2]Volumes // the legs that stay out (CopyDone)
 }
 
 // SentBeat is a beat whose ack has not come; Nonce 0: free. The lease runs from Sent, never

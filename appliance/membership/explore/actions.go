@@ -174,7 +174,7 @@ func (p *Params) copyReady(w *World, id m.Node) bool {
 	}
 	from := n.Grant.Mode == m.Solo || n.Grant.Mode == m.Resolving
 	to := t.Grant.Mode == m.Joining || t.Grant.Mode == m.Resolving
-	return from && to && n.Bad == 0 && t.Bad == 0 && n.Proof.Session == 0 && t.Proof.Session == 0
+	return from && to && n.Proof.Session == 0 && t.Proof.Session == 0
 }
 
 // core: inputs of an idle node.

@@ -387,10 +387,21 @@ func (w *World) acknowledge(id m.Node, v int) {
 }
 
 // copyLegs: from the leg that is in where only one is; between two that are, from the solo node, or from the volume's
-// owner, as the coordinator knows it.
+// owner, as the coordinator knows it. A leg that takes no more writes is neither copied to nor from: it stays out.
 func (w *World) copyLegs(id m.Node) {
 	n, t := w.node(id), w.node(id.Peer())
+	proof := m.CopyDone{Session: n.CopyOut}
 	for v := range volumes {
+		broken := false
+		for k := range w.N {
+			if w.N[k].bad(v) {
+				proof.Out[k] |= 1 << v
+				broken = true
+			}
+		}
+		if broken {
+			continue
+		}
 		if mutant("M16") && n.Grant.Mode == m.Resolving {
 			continue
 		}
@@ -401,7 +412,7 @@ func (w *World) copyLegs(id m.Node) {
 		}
 		to.Leg[v] = from.Leg[v]
 	}
-	proof := m.CopyDone{Session: n.CopyOut, Digest: m.Digest{n.Leg[0], n.Leg[1]}}
+	proof.Digest = m.Digest{n.Leg[0], n.Leg[1]} // whatever it is, both sides have the same
 	n.Proof, t.Proof = proof, proof
 	n.Hold, t.Hold = true, true
 	n.CopyOut = 0

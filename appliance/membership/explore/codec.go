@@ -207,6 +207,7 @@ func (c *coder) node(n *Node, id m.Node) {
 	c.session(&n.CopyOut)
 	c.session(&n.Proof.Session)
 	c.digest(&n.Proof.Digest)
+	c.out(&n.Proof.Out)
 	small(c, &n.HoldLeg)
 	small(c, &n.Drain)
 	small(c, &n.Failed)
@@ -262,6 +263,7 @@ func (c *coder) core(s *m.State, disk *m.Record) {
 	c.since(&s.PlanSent)
 	c.flag(&s.Proof.Done)
 	c.digest(&s.Proof.Digest)
+	c.out(&s.Proof.Out)
 	c.tuple(&s.Offer)
 	c.flag(&s.Committing)
 	c.nonce(&s.Push.Nonce)
@@ -383,6 +385,12 @@ func (c *coder) digest(d *m.Digest) {
 	for v := range volumes {
 		c.byte(&d[v])
 	}
+}
+
+func (c *coder) out(o *[2]m.Volumes) {
+	bits := uint8(o[m.A] | o[m.B]<<volumes)
+	c.byte(&bits)
+	o[m.A], o[m.B] = m.Volumes(bits&(1<<volumes-1)), m.Volumes(bits>>volumes)
 }
 
 func (c *coder) content(r *m.RegisterContent) {

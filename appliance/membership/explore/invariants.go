@@ -88,13 +88,22 @@ func (w *World) canGoOn(id m.Node, v int) bool {
 	if !d.Consistent || !d.Members.Has(id) && d.Prep.Ep == 0 {
 		return false
 	}
-	return w.N[id].Leg[v] >= w.Acked[v] && (d.Legs[v].Set.Has(id) || d.Legs[v].Pending || d.Prep.Ep != 0)
+	in := d.Legs[v].Set.Has(id) || d.Legs[v].Pending
+	if d.Prep.Ep != 0 { // going on alone it takes the prepared table
+		in = d.Prep.Legs[v].Set.Has(id)
+	}
+	return w.N[id].Leg[v] >= w.Acked[v] && in
 }
 
-// waitedFor: the node that goes on holds the volume until the only leg that is in sync, the other's, is back (section 7).
+// waitedFor: the node that goes on holds the volume until the only leg that is in sync, the other's, is back (section 7). A
+// prepared one may go on too, by its prepared table (seed prepared-leg-out).
 func (w *World) waitedFor(id m.Node, v int) bool {
 	d := &w.N[id.Peer()].Disk
-	return d.Members.Has(id.Peer()) && d.Consistent && d.Legs[v].Set == m.Only(id) && w.N[id].Leg[v] >= w.Acked[v]
+	legs, goesOn := d.Legs, d.Members.Has(id.Peer())
+	if d.Prep.Ep != 0 {
+		legs, goesOn = d.Prep.Legs, true
+	}
+	return goesOn && d.Consistent && legs[v].Set == m.Only(id) && w.N[id].Leg[v] >= w.Acked[v]
 }
 
 // oneArbiter is I8: nobody may go on alone by fencing while the other may do so by a witness, and two registers are never

@@ -3,8 +3,6 @@
 package explore
 
 import (
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -32,20 +30,15 @@ func TestMutants(t *testing.T) {
 // Each seed that names a mutant still breaks what it broke, or it has rotted: actions that have another meaning now lead
 // somewhere else.
 func TestSeedsKillTheirMutants(t *testing.T) {
-	names, err := fs.Glob(seedFiles, "testdata/seeds/*.txt")
+	seeds, err := readSeeds(seedFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range names {
-		text, err := seedFiles.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := parseSeed(string(text))
-		if err != nil || s.mutant == "" {
+	for _, s := range seeds {
+		if s.mutant == "" {
 			continue // TestSeeds plays it whole
 		}
-		t.Run(filepath.Base(name), func(t *testing.T) {
+		t.Run(s.name, func(t *testing.T) {
 			i := slices.IndexFunc(mutants, func(mu mutation) bool { return mu.id == s.mutant })
 			if i < 0 {
 				t.Fatalf("no mutant %q", s.mutant)
@@ -59,5 +52,26 @@ func TestSeedsKillTheirMutants(t *testing.T) {
 				t.Log(s.mutant, err)
 			}
 		})
+	}
+}
+
+// A search finds what a mutant breaks, breadth-first by a shortest path, and the seed file that it prints repeats it.
+func TestViolationIsFoundAndRepeated(t *testing.T) {
+	membership.Mutant = "M12"
+	defer func() { membership.Mutant = "" }()
+	p := Worlds["link-lost"]
+	v := p.BFS(Bounds{}).Violation
+	if v == nil {
+		t.Fatal("nothing was found")
+	}
+	s, err := parseSeed(v.Actions())
+	if err != nil || s.world != p || !slices.Equal(s.path, v.Path) {
+		t.Fatalf("%v: %s", err, v.Actions())
+	}
+	if err := s.replay(); err == nil || caughtAs(err) != caughtAs(v.Err) {
+		t.Errorf("%v repeats as %v", v.Err, err)
+	}
+	if r := p.BFS(Bounds{Depth: len(v.Path) - 1}); r.Violation != nil {
+		t.Errorf("%d actions are not the fewest", len(v.Path))
 	}
 }

@@ -2,8 +2,10 @@ package explore
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 )
@@ -22,36 +24,53 @@ func (v *Violation) Actions() string {
 	return out
 }
 
-// Replay plays every seed; the error names the first that violates an invariant or cannot be read.
+// Replay plays every seed; the error names the first that violates an invariant, has rotted, or cannot be read.
 func Replay(files fs.FS) (int, error) {
+	seeds, err := readSeeds(files)
+	if err != nil {
+		return 0, err
+	}
+	for i, s := range seeds {
+		if err := s.replay(); err != nil {
+			return i, fmt.Errorf("seed %s: %w", s.name, err)
+		}
+	}
+	return len(seeds), nil
+}
+
+func readSeeds(files fs.FS) ([]*seed, error) {
 	names, err := fs.Glob(files, "testdata/seeds/*.txt")
 	if err != nil {
-		return 0, fmt.Errorf("list seeds: %w", err)
+		return nil, fmt.Errorf("list seeds: %w", err)
 	}
-	for i, name := range names {
+	var out []*seed
+	for _, name := range names {
 		text, err := fs.ReadFile(files, name)
 		if err != nil {
-			return i, fmt.Errorf("seed %s: %w", name, err)
+			return nil, fmt.Errorf("seed %s: %w", name, err)
 		}
 		s, err := parseSeed(string(text))
 		if err != nil {
-			return i, fmt.Errorf("seed %s: %w", name, err)
+			return nil, fmt.Errorf("seed %s: %w", name, err)
 		}
-		if err := s.replay(); err != nil {
-			return i, fmt.Errorf("seed %s: %w", name, err)
-		}
+		s.name = path.Base(name)
+		out = append(out, s)
 	}
-	return len(names), nil
+	return out, nil
 }
 
 // seed is one file: "world NAME", actions, and # comments. "mutant ID" names the guard that closed the way since: with it an
 // action that is not possible any more ends the seed, and without it (a test of the gate) the seed must still break what it
 // broke. A seed that names none is played to its end, or it has rotted.
 type seed struct {
+	name   string
 	world  *Params
 	mutant string
 	path   []Action
 }
+
+// errRotten is no violated invariant.
+var errRotten = errors.New("not possible any more, and the seed names no mutant: it must be played whole")
 
 // replay returns the invariant that the seed violates, or what keeps it from being played.
 func (s *seed) replay() error {
@@ -64,7 +83,7 @@ func (s *seed) replay() error {
 			if s.mutant != "" {
 				return nil
 			}
-			return fmt.Errorf("action %d, %v, is not possible: it names no mutant, so it must be played whole", i+1, a)
+			return fmt.Errorf("action %d, %v: %w", i+1, a, errRotten)
 		}
 		if err := s.world.Apply(&w, a); err != nil {
 			return fmt.Errorf("action %d, %v: %w", i+1, a, err)

@@ -105,8 +105,8 @@ type Frame struct {
 	Epoch   membership.Epoch
 }
 
-// Net is the session between the nodes. Messages of earlier sessions are not modelled: the core drops them by
-// their tag, which a test of the core checks.
+// Net is the session between the nodes. What is on its way when it ends is lost, but for one message at most, which
+// arrives in a later one (Ghost).
 type Net struct {
 	Session membership.Session
 	Count   uint8   // sessions so far

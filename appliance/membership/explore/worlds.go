@@ -81,6 +81,14 @@ var (
 			Budget: Budget{LegLoss: 1, Cut: 1, Write: 1},
 		}),
 		world(Params{
+			Name: "join-leg", Start: FromSolo, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{LegLoss: 1, Session: 2, Write: 1},
+		}),
+		world(Params{
+			Name: "resolve-leg", Start: FromPaired, Eager: true, Link: true, NoRun: true,
+			Budget: Budget{LegLoss: 1, Cut: 1, Session: 1, Write: 1},
+		}),
+		world(Params{
 			Name: "force", Start: FromPowerless, Eager: true, Witness: true, NoRun: true,
 			Budget: Budget{Force: 1},
 		}),
@@ -149,6 +157,10 @@ var (
 				Crash: 4, Cut: 5, Dup: 3, Unknown: 2, Late: 1, Write: 6, Restart: 3, Session: 12, Skew: 1,
 				Leave: 1, Move: 2, Arbiter: 2, Witness: 2,
 			},
+		}),
+		world(Params{
+			Name: "walk-legs", Start: FromPaired, Clocks: true, Beats: true, Eager: true, Witness: true, Link: true, NoRun: true, NoFence: true,
+			Budget: Budget{Cut: 3, Dup: 1, Write: 6, Restart: 2, Session: 6, Skew: 1, LegLoss: 3, Move: 1},
 		}),
 		world(Params{
 			Name: "walk-force", Start: FromPaired, Eager: true, Witness: true, Link: true, Beats: true, NoRun: true,

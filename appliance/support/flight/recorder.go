@@ -176,9 +176,13 @@ func (r *Recorder) keep(t *tape, it item) {
 }
 
 // try does something to the disk. The first error stops the recording with one fault; the first success after it ends
-// that.
+// that, and only a sync is one: a sick disk still takes what it will not keep.
 func (r *Recorder) try(t *tape, do func() error) {
-	if err := guarded(do); err != nil {
+	err := guarded(do)
+	if err == nil && r.broken.Load() && t.ring.file != nil {
+		err = guarded(t.flush)
+	}
+	if err != nil {
 		t.breaks()
 		if !r.broken.Swap(true) {
 			r.log.Error("the flight recorder stops; nothing else does", "code", "SYS-9020", "error", err.Error())
@@ -215,6 +219,7 @@ type tape struct {
 	state    membership.State
 	snapped  membership.Boottime
 	lost     uint64 // left out since the last entry that was written
+	claimed  uint64 // of lost, said by snapshots that no sync has confirmed
 	pending  []byte
 	count    uint64 // of pending
 	unsynced bool
@@ -244,7 +249,10 @@ func (t *tape) take(it item) error {
 			return err
 		}
 		t.begun = true
-		t.lost += missing
+		if missing > 0 { // and with it what the snapshots in it said
+			t.lost += missing + t.claimed
+		}
+		t.claimed = 0
 	}
 	t.lost += it.lost
 	reason := Periodic
@@ -346,6 +354,7 @@ func (t *tape) write() error {
 	if err := t.ring.append(b, t.count); err != nil {
 		return err
 	}
+	t.claimed += t.lost
 	t.pending, t.count, t.lost, t.unsynced = t.pending[:0], 0, 0, true
 	return nil
 }
@@ -356,5 +365,9 @@ func (t *tape) flush() error {
 		return err
 	}
 	t.unsynced = false
-	return t.ring.sync()
+	err := t.ring.sync()
+	if err == nil {
+		t.claimed = 0
+	}
+	return err
 }
