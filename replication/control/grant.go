@@ -3,6 +3,7 @@
 //
 // duetd decides, duet-mirrord obeys: a grant says who may write until when, and replaces the last one whole.
 // A grant is confirmed when nothing more is issued under the old one; confirmation never waits for a device.
+// What duet-mirrord says about legs (LegFailed, LegSynced) changes no right: the grant that follows does.
 // One connection is one duetd; a second connection takes over and the first is closed. When the connection
 // ends the grant stays in force up to its deadline (a restart of duetd is not a reason to stop I/O).
 package control
@@ -26,7 +27,7 @@ const (
 	Joining               // copy target: takes the peer's writes and copies, serves nobody
 	Resolving             // both legs may differ: lanes for the copy, writes held
 	Prepared              // takes the peer's writes of the prepared epoch; serves nobody until committed
-	Paired                // both legs, until the deadline
+	Paired                // every leg of the grant, until the deadline
 	Solo                  // own leg only; no deadline; with a session: the peer is being brought up to date
 )
 
@@ -46,8 +47,8 @@ type Grant struct {
 // VolumeGrant is the part of one volume.
 type VolumeGrant struct {
 	Volume      string // volume id, 32 hex digits
-	Owner       Node   // the owner serves its export; the other holds it
-	Legs        Set    // legs that hold every acknowledged write
+	Owner       Node   // coordinates the volume while its leg counts; the other node forwards to it
+	Legs        Set    // legs that hold every acknowledged write; a single one while the other is taken out (R23)
 	LegsVersion uint32
 }
 
@@ -89,7 +90,8 @@ type Event struct {
 }
 
 // LegFailed: this node's leg of a volume cannot be written, synced, read or opened. The volume is held until a grant takes
-// the leg out, and the leg comes back only as a new one (protocol.md R23). It is a level: a new client hears it again.
+// the leg out (protocol.md R23), and the leg comes back only by a copy that ends in a proof (R24). It is a level: a new
+// client hears it again.
 type LegFailed struct{ Volume string }
 
 // LegSynced: while paired, a leg that had been taken out is equal again, proved at a barrier, both legs are durable, and

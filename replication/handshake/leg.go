@@ -6,6 +6,9 @@
 // when they contradict the grant. It never answers with a source outside Legs, and it never guesses: what it
 // cannot explain is refused with a fault code and both legs stay as they are.
 //
+// A leg that failed or is missing is nobody's target. Where the grant names the other one alone, both nodes agree on that
+// (Sole), so that each knows where requests go.
+//
 // A leg that was not closed cleanly may differ in the extents that its activity log names, as long as that log could be
 // read whole: ByHot compares what either log names, besides the dirty maps. A log that was lost makes the whole volume
 // suspect: ByDigest. The log changes How, never Source.

@@ -5,7 +5,7 @@ package meta
 // lie together.
 const (
 	slotDistance = 0x100000
-	logOffset    = 0x200000 // ring of the activity log: reserved, not used while FeatureNoActivityLog is set
+	logOffset    = 0x200000 // ring of the activity log; room for logBlocksMax blocks
 	groupsOffset = 0x800000
 	groupBytes   = BlockBytes * (1 + ExtentsPerGroup)
 

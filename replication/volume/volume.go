@@ -1,6 +1,6 @@
 // Package volume is the engine of one mirrored disk on one node: it takes the guest's reads, writes and
-// flushes, keeps this node's leg, sends writes to the other node's leg, and brings a leg that fell behind up to
-// date and proves it.
+// flushes, or forwards them to the node that coordinates the volume, keeps this node's leg, sends writes to the other
+// node's leg, and brings a leg that fell behind up to date and proves it.
 //
 // It promises what replication.md section 1 lists: a write is acknowledged when every leg in Legs has it, a
 // flush when every leg has synced what was acknowledged before it; what was once read never changes back; a leg
@@ -19,6 +19,16 @@
 // is allowed. A write is idempotent while its client has no answer, so repeating is always right; forgetting
 // never is. When this node stops being the place that may repeat it (another owner, a copy), its blocks are
 // noted as suspect and the request waits like a new one.
+//
+// Both nodes may have clients. One node coordinates the volume; the other one forwards its clients' requests to it over
+// the lane, where they are carried out as its own (forward.go). So there is one order of writes, and a node whose leg
+// failed goes on over the other one.
+//
+// Before a write is submitted on a leg, that leg's activity log names its extents (package meta, O1). After a crash a copy
+// compares what either log names, and the whole volume only when that is not known.
+//
+// A leg that fails is final: nothing is answered from it, the failure is reported once and requests are held until a grant
+// takes the leg out (R23). It comes back as the target of a copy that ends in a proof (R24).
 //
 // A grant changes facts and returns; it waits for no device. What needs the disk (a new generation before the
 // first write alone, O5) runs behind it and sets the fact that opens the gate when it is durable.

@@ -4,7 +4,8 @@
 //
 // It promises that a grant is obeyed when Grant returns and that Grant waits for no device; that both nodes act
 // on a decision only after both came to the same one from the same two records; and that CopyDone is reported
-// only when every volume was proved equal and both nodes have recorded it.
+// only when every volume was proved equal and both nodes have recorded it. The same holds for the return of a single leg
+// that was taken out, whose target reports after the coordinator of the volume has.
 //
 // It refuses a grant of another boot or with a lower sequence, and a configuration of another node. What the
 // lane cannot explain closes the lane: the next one begins with a new handshake, so there is no state that
