@@ -33,6 +33,12 @@ func (t *turn) b2Again() {
 	}
 	missing := l.Dir == DirAbsent || l.Dir == DirEmpty || l.Dir == DirForeign || l.Dir == DirUnfinished
 	t.fault(FaultDirectory, missing && t.rec.Copies == membership.Only(t.self()))
+	// The owner lost its directory, and the peer has everything: the database goes there, and this node is made anew (J6).
+	if missing && l.Proc == ProcStopped && t.peerIn() && t.peerFresh() && t.in.Peer.Proc == ProcStandby && t.mayRun() &&
+		t.in.Grant.Mode == membership.Paired && !t.in.Docs.Writing {
+		t.do(MoveOwner{})
+		return
+	}
 	if mutant("initdb again") && missing && t.mayStart() && t.rec.Copies == membership.Only(t.self()) {
 		t.do(Create{})
 	}

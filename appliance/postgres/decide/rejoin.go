@@ -9,6 +9,9 @@ func (t *turn) rejoin() {
 	if t.rec.Version == 0 || !t.in.Enabled || g.Owner == t.self() || l.Proc != ProcStopped || t.in.Now < t.backoff() {
 		return
 	}
+	if t.in.Now < t.s.TryAt {
+		return
+	}
 	if g.Mode == membership.Init || g.Mode == membership.Frozen || g.Mode == membership.Resolving { // S7
 		return
 	}
@@ -146,10 +149,12 @@ func (t *turn) rejoined(e Done) {
 	case e.Work == Switching:
 		s.Rejoin = RejoinNone
 		if e.OK {
-			s.MustCopy, s.Exported, s.Reclone = false, false, false
+			s.MustCopy, s.Exported, s.Reclone, s.Tries = false, false, false, 0
 		}
 	case !e.OK:
 		s.Rejoin, s.MustCopy = RejoinNone, e.Work != Copying || s.MustCopy
+		s.TryAt = t.in.Now + min(s.Cfg.BackoffLeast<<min(s.Tries, 8), s.Cfg.BackoffMost)
+		s.Tries = min(s.Tries+1, 16)
 	case e.Work == Cloning:
 		s.Rejoin = RejoinCloned
 	default:

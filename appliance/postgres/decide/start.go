@@ -98,18 +98,22 @@ func (t *turn) open() {
 	t.do(SetGate{Write, true, t.in.Grant.Deadline}, SetAddress{Write, true})
 }
 
-// renew moves the deadline of open gates with the lease.
+// renew moves the deadline of open gates with the lease. It opens none that what was seen now has closed (C1).
 func (t *turn) renew() {
 	l, until := &t.in.Local, t.in.Grant.Deadline
-	if until == t.s.GateUntil || !l.WriteOpen && !l.ReadOpen || !t.member() {
+	primary := l.Proc == ProcPrimary || l.Proc == ProcHung && l.AsPrimary
+	if until == t.s.GateUntil || !t.member() || !primary && l.Proc != ProcStandby {
 		return
 	}
-	t.s.GateUntil = until
-	if l.WriteOpen && t.mayRun() && t.s.Opened == t.s.Life && t.s.Order <= OrderCheckpoint {
+	write := l.WriteOpen && primary && t.mayRun() && t.s.Opened == t.s.Life && t.s.Order <= OrderCheckpoint
+	if write {
 		t.do(SetGate{Write, true, until})
 	}
 	if l.ReadOpen {
 		t.do(SetGate{Read, true, until})
+	}
+	if write || l.ReadOpen {
+		t.s.GateUntil = until
 	}
 }
 

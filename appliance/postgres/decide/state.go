@@ -16,7 +16,7 @@ type Config struct {
 	GoodMost     membership.Boottime // G1: the doubled wait of a standby that flaps
 	FlapWindow   membership.Boottime // G1: three losses within it double the wait
 	LagMost      LSN                 // G1, P1: a longer backlog would hold every commit for its length
-	MarkAgain    membership.Boottime // G3
+	MarkAgain    membership.Boottime // G3; and the rest after any long effect that failed
 	ReleaseBy    membership.Boottime // L3
 	PeerFresh    membership.Boottime // older words of the peer are not believed
 	FailWindow   membership.Boottime // C4
@@ -52,18 +52,19 @@ type State struct {
 	DoingSince membership.Boottime
 	Checkpoint bool // one was asked for and has not ended
 
-	Looked   bool   // a look at the server was taken
-	Created  bool   // B1: this process has seen the creation end well
-	Life     uint64 // of the server, as last seen alive
-	Was      Proc   // what that life was: ProcPrimary, ProcStandby
-	Expected bool   // this node ends it on purpose
-	Died     bool   // the last life was a primary and ended by itself: C2 or C3
-	NoMove   bool   // the move of C2 or S3 was refused
-	Offered  uint32 // the version of the owner when the move began
-	Gave     uint32 // the version of the owner that this node has given away, +1; 0: none
-	Opened   uint64 // the life whose write gate was opened
-	Proven   uint64 // the life of which the marker proved that it waits for the peer
-	Armed    int32  // G2: pid of the walsender that the marker must meet
+	Looked   bool                // a look at the server was taken
+	Created  bool                // B1: this process has seen the creation end well
+	Life     uint64              // of the server, as last seen alive
+	Was      Proc                // what that life was: ProcPrimary, ProcStandby
+	Expected bool                // this node ends it on purpose
+	Died     bool                // the last life was a primary and ended by itself: C2 or C3
+	NoMove   bool                // the move of C2 or S3 was refused
+	Offered  uint32              // the version of the owner when the move began
+	Rest     membership.Boottime // nothing long begins before it: the last one failed
+	Gave     uint32              // the version of the owner that this node has given away, +1; 0: none
+	Opened   uint64              // the life whose write gate was opened
+	Proven   uint64              // the life of which the marker proved that it waits for the peer
+	Armed    int32               // G2: pid of the walsender that the marker must meet
 	MarkAt   membership.Boottime
 	Patience membership.Boottime // L1 of this life
 	BootAt   membership.Boottime // S3: since when the owner waits for the peer's word
@@ -84,6 +85,8 @@ type State struct {
 
 	Rejoin     RejoinPhase
 	Exported   bool
+	Tries      uint8 // J5, J6: failures in a row
+	TryAt      membership.Boottime
 	MustCopy   bool // J6: rewinding failed or cannot help
 	AloneSince membership.Boottime
 

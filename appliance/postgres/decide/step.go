@@ -13,7 +13,7 @@ func Step(s State, in Input) (State, []Effect) {
 	t.renew()
 	t.l3Watch()
 	for _, rule := range rules {
-		if t.s.Doing != Idle {
+		if t.s.Doing != Idle || t.in.Now < t.s.Rest {
 			break
 		}
 		rule(&t)
@@ -187,6 +187,9 @@ func (t *turn) done(e Done) {
 		return
 	}
 	s.Doing = Idle
+	if !e.OK {
+		s.Rest = t.in.Now + s.Cfg.MarkAgain
+	}
 	switch e.Work {
 	case Creating:
 		s.Created = e.OK
