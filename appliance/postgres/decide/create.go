@@ -5,7 +5,7 @@ import "duet/appliance/membership"
 // b1Create: the one initdb in the life of a site. A directory or a record anywhere says that it has happened.
 func (t *turn) b1Create() {
 	l, p := &t.in.Local, &t.in.Peer
-	if t.rec.Version != 0 || !t.mayStart() || t.in.Grant.Mode != membership.Paired || !t.peerFresh() || p.Dir != DirAbsent {
+	if t.rec.Version != 0 || t.in.Docs.Writing || !t.mayStart() || t.in.Grant.Mode != membership.Paired || !t.peerFresh() || p.Dir != DirAbsent {
 		return
 	}
 	switch {

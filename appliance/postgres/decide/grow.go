@@ -43,8 +43,11 @@ func (t *turn) g2Arm() {
 		s.Armed, s.Proven, s.GoodSince = 0, 0, 0
 		t.loss()
 		t.do(SetNames{NamesNone})
+	case s.Armed != 0 && l.Names != NamesPeer:
+		s.MarkAt = t.in.Now + 1 // the next look
+		t.do(SetNames{NamesPeer})
 	case s.Armed == 0 && t.s.Opened == t.s.Life && t.g1Good() && t.together():
-		s.Armed, s.MarkAt = l.Sender.PID, 0
+		s.Armed, s.MarkAt = l.Sender.PID, t.in.Now+1 // the next look: the server has to hear of it first
 		if l.Names != NamesPeer {
 			t.do(SetNames{NamesPeer})
 		}

@@ -29,7 +29,7 @@ func (t *turn) n5NotHolder() {
 // n3Promote: the record first, with the number of the new timeline, then the promotion.
 func (t *turn) n3Promote() {
 	l, g := &t.in.Local, &t.in.Grant
-	if l.Proc != ProcStandby || g.Owner != t.self() || g.Version+1 == t.s.Gave || !g.Right || !t.in.Enabled || t.rec.Version == 0 || !t.together() || !t.member() {
+	if l.Proc != ProcStandby || g.Owner != t.self() || t.owned() == t.s.Gave || !g.Right || !t.in.Enabled || t.rec.Version == 0 || !t.together() || !t.member() {
 		return
 	}
 	holder := t.rec.Copies.Has(t.self()) || mutant("promote anyone")

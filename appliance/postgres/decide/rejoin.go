@@ -6,7 +6,10 @@ import "duet/appliance/membership"
 // record and the primary agree about the present timeline.
 func (t *turn) rejoin() {
 	l, g := &t.in.Local, &t.in.Grant
-	if t.rec.Version == 0 || !t.in.Enabled || g.Owner == t.self() || l.Proc != ProcStopped || t.in.Now < t.backoff() {
+	if t.in.Docs.Current.Version == 0 { // a first record that is only pending may never have been
+		return
+	}
+	if !t.in.Enabled || g.Owner == t.self() || l.Proc != ProcStopped || t.in.Now < t.backoff() {
 		return
 	}
 	if t.in.Now < t.s.TryAt {
@@ -16,6 +19,10 @@ func (t *turn) rejoin() {
 		return
 	}
 	if t.s.Rejoin != RejoinNone {
+		if t.j4Appeared() {
+			t.s.Rejoin = RejoinNone
+			return
+		}
 		t.j5Rewind()
 		return
 	}
@@ -73,6 +80,17 @@ func (t *turn) j4Keep(by Promotion) bool {
 	keep := only && !t.s.Reclone
 	t.fault(FaultDivergedKept, keep)
 	return keep
+}
+
+// j4Appeared: while a copy was made the directory that it was to replace has come back into sight (a volume that was not
+// mounted), and it is one to keep.
+func (t *turn) j4Appeared() bool {
+	l := &t.in.Local
+	by, fork, same, known := t.rec.Left(l.Timeline)
+	if l.Dir != DirOurs || same {
+		return false
+	}
+	return !known || l.End == 0 || l.End > fork && by.Version != 0 && t.j4Keep(by) // where it was left is not recorded yet: look again
 }
 
 // j3Tail: it was never acknowledged. It is kept for the support bundle all the same, then the directory is rewound.

@@ -28,6 +28,17 @@ func (t *turn) s2Start() {
 	t.do(StartServer{Primary: true, Names: names})
 }
 
+// s1Timeline: a primary on another timeline than the record's, because a promotion was planned elsewhere and did not come
+// about, or is not known to. It goes down and comes back by N3, on a number of its own.
+func (t *turn) s1Timeline() {
+	l := &t.in.Local
+	if l.Proc != ProcPrimary || !t.mayRun() || t.rec.Version == 0 || l.Timeline == t.rec.Timeline {
+		return
+	}
+	t.s.Expected, t.s.Opened = true, 0
+	t.do(SetGate{Gate: Write}, SetAddress{Gate: Write}, StopServer{})
+}
+
 // s3Compare: both are cold and both should hold everything. When the peer's log goes further on the same timeline, this
 // node's disk has lost what it had called flushed, and the peer must go on. While the peer is expected and has not said
 // where its log ends, nothing starts.
@@ -84,7 +95,8 @@ func (t *turn) s8Lend() {
 // be read and vanish.
 func (t *turn) open() {
 	l := &t.in.Local
-	if l.Proc != ProcPrimary || !t.mayRun() || t.s.Opened == t.s.Life || t.rec.Version == 0 || l.Timeline != t.rec.Timeline {
+	opened := t.s.Opened == t.s.Life && l.WriteOpen // a gate that its deadline has closed is opened again when the lease is back
+	if l.Proc != ProcPrimary || !t.mayRun() || opened || t.rec.Version == 0 || l.Timeline != t.rec.Timeline {
 		return
 	}
 	if t.s.Order != OrderNone || t.in.Docs.Writing {

@@ -59,9 +59,9 @@ type State struct {
 	Expected bool                // this node ends it on purpose
 	Died     bool                // the last life was a primary and ended by itself: C2 or C3
 	NoMove   bool                // the move of C2 or S3 was refused
-	Offered  uint32              // the version of the owner when the move began
+	Offered  given               // what was owned when the move began
 	Rest     membership.Boottime // nothing long begins before it: the last one failed
-	Gave     uint32              // the version of the owner that this node has given away, +1; 0: none
+	Gave     given               // what this node has given away: a look that still shows it is an old one
 	Opened   uint64              // the life whose write gate was opened
 	Proven   uint64              // the life of which the marker proved that it waits for the peer
 	Armed    int32               // G2: pid of the walsender that the marker must meet
@@ -92,6 +92,13 @@ type State struct {
 
 	GateUntil membership.Boottime // the deadline that the open gates have
 	Faults    uint16              // raised, by position in faults
+}
+
+// given names an ownership: versions begin again where a node has joined with the other one's table, epochs never do.
+type given struct {
+	Known   bool
+	Epoch   membership.Epoch
+	Version uint32
 }
 
 // OrderPhase is how far a switchover has come on the giver.

@@ -27,7 +27,7 @@ var rules = [...]func(*turn){
 	(*turn).b1Create, (*turn).b2Again,
 	(*turn).s8Lend, (*turn).n5NotHolder, (*turn).n2Evidence,
 	(*turn).c2HandOver, (*turn).s3Compare, (*turn).s2Start,
-	(*turn).n3Promote,
+	(*turn).n3Promote, (*turn).s1Timeline,
 	(*turn).open, (*turn).l1Lost, (*turn).l3Release, (*turn).g2Arm, (*turn).g3Marker, (*turn).g4Count,
 	(*turn).n4Serve, (*turn).p1Order, (*turn).p3Compare,
 	(*turn).rejoin, (*turn).j2Streams, (*turn).readAddress,
@@ -45,31 +45,56 @@ type turn struct {
 func (t *turn) do(effects ...Effect) {
 	for _, e := range effects {
 		t.out = append(t.out, e)
+		t.assume(e)
 		switch w := e.Work(); w {
 		case Idle:
 		case Checkpointing:
 			t.s.Checkpoint = true
 		case Moving:
-			t.s.Doing, t.s.DoingSince, t.s.Offered = w, t.in.Now, t.in.Grant.Version
+			t.s.Doing, t.s.DoingSince, t.s.Offered = w, t.in.Now, t.owned()
 		default:
 			t.s.Doing, t.s.DoingSince = w, t.in.Now
 		}
 	}
 }
 
+// assume that what is done at once is done: later rules of this turn see it.
+func (t *turn) assume(e Effect) {
+	l := &t.in.Local
+	switch e := e.(type) {
+	case SetNames:
+		l.Names = e.Names
+	case SetGate:
+		if e.Gate == Write {
+			l.WriteOpen = e.Open
+		} else {
+			l.ReadOpen = e.Open
+		}
+	case SetAddress:
+		if e.Gate == Write {
+			l.WriteAddress = e.Add
+		} else {
+			l.ReadAddress = e.Add
+		}
+	default:
+	}
+}
+
 func (t *turn) self() membership.Node { return t.in.Self }
 func (t *turn) peer() membership.Node { return t.in.Self.Peer() }
+
+func (t *turn) owned() given { return given{true, t.in.Grant.Epoch, t.in.Grant.Version} }
 
 // mayRun: this node is the owner under a grant that is not over, and holds everything (S1). What runs may go on while the
 // pair is frozen.
 func (t *turn) mayRun() bool {
 	g := &t.in.Grant
 	switch {
-	case g.Owner != t.self() || g.Version+1 == t.s.Gave || t.rec.Version != 0 && !t.rec.Copies.Has(t.self()) && !mutant("promote anyone"):
+	case g.Owner != t.self() || t.owned() == t.s.Gave || t.rec.Version != 0 && !t.rec.Copies.Has(t.self()) && !mutant("promote anyone"):
 		return false
 	case g.Mode == membership.Solo:
 		return g.Deadline == 0 || t.in.Now < g.Deadline
-	case g.Mode == membership.Init:
+	case g.Mode == membership.Init, g.Mode == membership.Joining && !g.Right: // a joiner runs only what was lent to it (R29)
 		return false
 	}
 	return t.in.Now < g.Deadline
@@ -87,7 +112,7 @@ func (t *turn) mayStart() bool { return t.in.Enabled && t.mayRun() && t.in.Grant
 // mayWrite the record: one change at a time, and only by the owner.
 func (t *turn) mayWrite() bool {
 	g := &t.in.Grant
-	return g.Owner == t.self() && g.Version+1 != t.s.Gave && t.together() && !t.in.Docs.Writing && (g.Mode == membership.Solo || t.in.Now < g.Deadline)
+	return g.Owner == t.self() && t.owned() != t.s.Gave && t.together() && !t.in.Docs.Writing && (g.Mode == membership.Solo || t.in.Now < g.Deadline)
 }
 
 // peerFresh: what the peer says of itself is not older than Cfg.PeerFresh.
@@ -205,7 +230,7 @@ func (t *turn) done(e Done) {
 		s.Died = s.Died && !e.OK
 		s.NoMove = !e.OK
 		if e.OK {
-			s.Gave = s.Offered + 1
+			s.Gave = s.Offered
 		}
 		s.Order = OrderNone
 	case Exporting:
