@@ -52,7 +52,7 @@ SITES      := ./build/lab/... ./build/scenario/...
 test: deps binaries ## everything CI requires: unit, fuzz corpora, explorer, mutants, lab, demo's scenarios
 	@$(GO) vet ./...
 	@$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -e '/build/lab' -e '/build/scenario')
-	@$(GO) test -timeout 10m -tags mutants -run Mutants ./appliance/membership/explore ./appliance/support/flight
+	@$(GO) test -timeout 10m -tags mutants -run Mutants ./appliance/membership/explore ./appliance/support/flight ./appliance/postgres/explore
 	@$(GO) test -timeout 30m -p 1 $(SITES)
 
 check: lint ## format, lint, repository rules, quick tests
