@@ -31,8 +31,7 @@ func (m *Manager) act(ctx context.Context, e decide.Effect) error {
 		if m.control == nil {
 			return errors.New("no connection to make a slot")
 		}
-		_, err := m.control.quick(ctx, "SELECT pg_create_physical_replication_slot('"+m.peerName()+"', true)")
-		return err
+		return m.slot(ctx)
 	case decide.SetFault:
 		m.report(e)
 	case decide.ResetNode:
@@ -41,6 +40,16 @@ func (m *Manager) act(ctx context.Context, e decide.Effect) error {
 		return fmt.Errorf("nobody does %v", e)
 	}
 	return nil
+}
+
+// slot for the peer; a lost one is dropped first, because nobody can use it again.
+func (m *Manager) slot(ctx context.Context) error {
+	name := "'" + m.peerName() + "'"
+	if _, err := m.control.quick(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE wal_status = 'lost' AND slot_name = "+name); err != nil {
+		return err
+	}
+	_, err := m.control.quick(ctx, "SELECT pg_create_physical_replication_slot("+name+", true)")
+	return err
 }
 
 // begin starts a long effect; it replaces the one under way, which only an immediate stop or a kill does.

@@ -208,10 +208,13 @@ func (m *Manager) lookCold(dir string, c Control, l *decide.Local) {
 		m.cold.bytes = dirBytes(dir)
 	}
 	l.End = m.cold.end
+	l.SpaceClone = m.space()
+}
+
+// space: a second copy of the directory fits, of the size that it had when it was last seen stopped.
+func (m *Manager) space() bool {
 	var st unix.Statfs_t
-	if unix.Statfs(m.cfg.Root, &st) == nil {
-		l.SpaceClone = int64(st.Bavail)*st.Bsize > m.cold.bytes
-	}
+	return unix.Statfs(m.cfg.Root, &st) == nil && int64(st.Bavail)*st.Bsize > m.cold.bytes
 }
 
 type coldLook struct {
@@ -246,7 +249,7 @@ func (m *Manager) ask(ctx context.Context, dir string, l *decide.Local) {
 	if m.answered == l.Life {
 		l.Proc = decide.ProcHung
 	}
-	l.SpaceClone = true
+	l.SpaceClone = m.space()
 	l.ProbeAt = membership.Boottime(m.probedAt.Load())
 	if m.control == nil {
 		s, err := m.connect(ctx)

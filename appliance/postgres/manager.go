@@ -258,7 +258,8 @@ func (m *Manager) publish(in decide.Input) {
 	m.facts = *l
 	m.said = decide.Peer{
 		At: in.Now, Dir: l.Dir, Proc: l.Proc, Clean: l.Clean, Timeline: l.Timeline, CheckpointTimeline: l.CheckpointTimeline, End: l.End,
-		Replay: l.Replay, Receiving: l.Receiving, ReadAddress: m.cfg.Addresses.Held(decide.Read), Fails: m.state.Fails,
+		Replay: l.Replay, Receiving: l.Receiving, ReadAddress: m.cfg.Addresses.Held(decide.Read),
+		SpaceClone: l.SpaceClone, Fails: m.state.Fails,
 	}
 	if in.Now-m.state.FailFirst > m.state.Cfg.FailWindow {
 		m.said.Fails = 0

@@ -174,7 +174,7 @@ func (w *walReader) take(dst []byte, at uint64, n int, first bool) ([]byte, uint
 	}
 }
 
-// segmentName is the file of a segment (PostgreSQL manual 70.1, pg_wal).
+// segmentName is the file of a segment (PostgreSQL manual 30.6).
 func segmentName(timeline uint32, number, segmentBytes uint64) string {
 	per := uint64(1<<32) / segmentBytes
 	return fmt.Sprintf("%08X%08X%08X", timeline, number/per, number%per)

@@ -101,7 +101,7 @@ type (
 	}
 	// Marker is G3 against the walsender PID.
 	Marker struct{ PID int32 }
-	// CreateSlot makes the peer's slot.
+	// CreateSlot makes the peer's slot, in the place of a lost one.
 	CreateSlot struct{}
 	// ExportTail keeps what this directory has beyond the fork (J3).
 	ExportTail struct{ From LSN }

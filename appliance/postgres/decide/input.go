@@ -170,6 +170,7 @@ type Peer struct {
 	Replay             LSN
 	Receiving          bool
 	ReadAddress        bool
+	SpaceClone         bool
 	Fails              uint8
 }
 

@@ -78,10 +78,12 @@ func (t *turn) n4Serve() {
 	if l.Proc != ProcPrimary || !t.mayRun() || t.rec.Version == 0 || l.Timeline != t.rec.Timeline {
 		return
 	}
-	if !l.Slot && !l.SlotLost {
+	if !l.Slot || l.SlotLost { // a lost one would refuse the standby for ever, also after a whole copy
 		t.do(CreateSlot{})
 	}
-	t.fault(FaultSlotLost, l.SlotLost)
+	if l.SlotLost || t.streaming() {
+		t.fault(FaultSlotLost, l.SlotLost)
+	}
 	if l.CheckpointTimeline != l.Timeline && !t.s.Checkpoint && t.s.Opened == t.s.Life {
 		t.do(Checkpoint{})
 	}

@@ -45,7 +45,7 @@ func newPlay() *play {
 	p.in = Input{Now: 100 * second, Wall: 1700000000, Enabled: true, Grant: Grant{Epoch: 5, Mode: membership.Paired, Right: true}}
 	p.in.Docs.Current = Record{Epoch: 5, Version: 1, SystemID: 7, Copies: membership.Both, Timeline: 1}
 	p.in.Local = Local{Dir: DirOurs, SystemID: 7, Timeline: 1, CheckpointTimeline: 1, SpaceClone: true, Slot: true}
-	p.in.Peer = Peer{Dir: DirOurs, Timeline: 1, CheckpointTimeline: 1}
+	p.in.Peer = Peer{Dir: DirOurs, Timeline: 1, CheckpointTimeline: 1, SpaceClone: true}
 	return p
 }
 
@@ -308,6 +308,8 @@ func (p *play) peer(kv map[string]string) (err error) {
 			q.Replay = number[LSN](v)
 		case "fails":
 			q.Fails = number8(v)
+		case "space":
+			q.SpaceClone = yes(v)
 		case "readaddress":
 			q.ReadAddress = yes(v)
 		default:

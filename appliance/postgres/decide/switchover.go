@@ -21,7 +21,7 @@ const (
 func (r Refusal) String() string {
 	return [...]string{
 		"granted", "this node is not the primary", "the nodes are not paired", "something else is under way", "the standby does not hold everything",
-		"the standby does not stream", "the standby is too far behind", "the standby has no space for a rejoin",
+		"the standby does not stream", "the standby is too far behind", "a node has no space for a rejoin",
 	}[r&7]
 }
 
@@ -42,6 +42,8 @@ func (s *State) Allows(in Input) Refusal {
 		return RefusedNotStreaming
 	case l.End > l.Sender.Flush+s.Cfg.LagMost:
 		return RefusedLag
+	case !in.Peer.SpaceClone || !l.SpaceClone:
+		return RefusedSpace
 	}
 	return Granted
 }

@@ -248,7 +248,7 @@ func (w *world) input(i int, stale bool) decide.Input {
 		l := w.local(1 - i)
 		in.Peer = decide.Peer{
 			At: w.now, Dir: l.Dir, Proc: l.Proc, Clean: l.Clean, Timeline: l.Timeline, CheckpointTimeline: l.CheckpointTimeline, End: l.End, Replay: l.Replay,
-			Receiving: l.Receiving, ReadAddress: p.held[decide.Read], Fails: p.state.Fails,
+			Receiving: l.Receiving, ReadAddress: p.held[decide.Read], SpaceClone: true, Fails: p.state.Fails,
 		}
 		n.last = in.Peer
 	}
