@@ -18,6 +18,7 @@ import (
 type process struct {
 	pid, parent int
 	born        uint64 // clock ticks after boot: with the pid it names a process for ever
+	leads       bool   // it has the command line of a postmaster; the others show what they are instead
 }
 
 // scanServer lists the processes that work in a data directory: every process of a server changes into it (PostgreSQL's
@@ -48,9 +49,17 @@ func scanServer(dir string) ([]process, error) {
 		if err != nil {
 			return nil, err
 		}
+		p.leads = leads(pid)
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// leads: a postmaster keeps its arguments, its children overwrite theirs with a title (PostgreSQL's init_ps_display).
+func leads(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	args := bytes.Split(b, []byte{0})
+	return err == nil && len(args) > 2 && filepath.Base(string(args[0])) == "postgres" && string(args[1]) == "-D"
 }
 
 // readStat takes parent and birth from /proc/PID/stat (proc_pid_stat(5): fields 4 and 22; the name may hold spaces).
@@ -71,15 +80,14 @@ func readStat(pid int) (process, error) {
 	if err != nil {
 		return process{}, fmt.Errorf("process %d: %w", pid, err)
 	}
-	return process{pid, parent, born}, nil
+	return process{pid: pid, parent: parent, born: born}, nil
 }
 
-// postmaster is the one whose parent is not among them; false where only orphans of a dead one are left.
+// postmaster is the one with the arguments whose parent is not among them; false where only orphans of a dead one are left.
+// An orphan that was taken for a postmaster would look like a new life of the server.
 func postmaster(all []process) (process, bool) {
 	for _, p := range all {
-		inside := slices.ContainsFunc(all, func(q process) bool { return q.pid == p.parent })
-		leads := slices.ContainsFunc(all, func(q process) bool { return q.parent == p.pid })
-		if !inside && (leads || len(all) == 1) {
+		if p.leads && !slices.ContainsFunc(all, func(q process) bool { return q.pid == p.parent }) {
 			return p, true
 		}
 	}
