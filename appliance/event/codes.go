@@ -45,6 +45,19 @@ const (
 	// DISK: media.
 	RecordUnwritable Code = "DISK-3002"
 
+	// PG: the database pair. 4006, 4012, 4013, 4015 and 4016 are kept for what watches space, settings, cancels, pages, versions.
+	PGStandbyLost  Code = "PG-4001"
+	PGNoReturn     Code = "PG-4002"
+	PGWaitsHolder  Code = "PG-4003"
+	PGDivergedKept Code = "PG-4004"
+	PGNoSpace      Code = "PG-4005"
+	PGSlotLost     Code = "PG-4007"
+	PGDirectory    Code = "PG-4008"
+	PGLossAccepted Code = "PG-4009"
+	PGDiskLied     Code = "PG-4010"
+	PGHung         Code = "PG-4011"
+	PGCrashLoop    Code = "PG-4014"
+
 	// FENCE: evidence; 501x BMC, 502x PDU and outlets, 503x setup, 504x outcome.
 	FenceUnknown       Code = "FENCE-5006"
 	Fenced             Code = "FENCE-5008"

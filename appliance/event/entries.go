@@ -3,7 +3,7 @@ package event
 import "slices"
 
 // catalogue is ordered by the numbers of the codes. Texts are short: what happened; why it matters; one next safe step.
-var catalogue = slices.Concat(siteEntries, mirrorEntries, diskEntries, fenceEntries, vmEntries, netEntries, sysEntries)
+var catalogue = slices.Concat(siteEntries, mirrorEntries, diskEntries, databaseEntries, fenceEntries, vmEntries, netEntries, sysEntries)
 
 var siteEntries = []Entry{
 	{

@@ -34,6 +34,7 @@ var Packages = []Package{
 	{"openipmi", "ipmi_sim: second, independent BMC"},
 	{"mbpoll", "judge of the PDU simulator"},
 	{"etcd-server", "second store of the witness: started by tests on loopback, never as a service"},
+	{"postgresql-15", "the database pair: its programs are run by tests, without a cluster of Debian's and without its service"},
 }
 
 // Missing names the packages of the list that are not installed.

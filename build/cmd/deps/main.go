@@ -3,7 +3,7 @@
 // It is idempotent: with everything there it changes nothing and takes a blink. It asks apt only for what is
 // missing, waits for another apt to finish, never prompts, and refuses service starts while packages are being
 // configured (a policy-rc.d that answers 101, removed afterwards): the lab starts its own libvirtd, in its own
-// namespaces. It needs root, and says so; `deps -print` only names what is missing.
+// namespaces. PostgreSQL comes without a cluster. It needs root, and says so; `deps -print` only names what is missing.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -68,6 +69,9 @@ func install(ctx context.Context, missing []string, progress io.Writer) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
+	if err := refuseClusters(); err != nil {
+		return err
+	}
 	for _, args := range [][]string{
 		{"update", "-q"},
 		append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...),
@@ -96,4 +100,15 @@ func refuseServiceStarts() (restore func() error, err error) {
 		}
 		return os.Remove(policyFile)
 	}, nil
+}
+
+// clusterFile keeps Debian's postgresql from making a cluster of its own when it is installed or updated
+// (pg_createcluster(1), createcluster.conf). It stays: tests use the programs alone.
+const clusterFile = "/etc/postgresql-common/createcluster.d/duet.conf"
+
+func refuseClusters() error {
+	if err := os.MkdirAll(filepath.Dir(clusterFile), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(clusterFile, []byte("create_main_cluster = false\n"), 0o644)
 }
