@@ -44,7 +44,7 @@ var mirrorEntries = []Entry{
 		Code: DiskFailed, Severity: Critical, Title: "A disk failed under a leg",
 		What: "A write, sync or read of a leg failed",
 		Why:  "The error is final: what the disk holds is not trusted any more, and the volume has at most one copy left",
-		Next: "Replace the disk of this node, then switch the node off and on again", Command: "duet volume list",
+		Next: "Replace the disk of this node, then switch the node off and on again; if only its error has passed, readmit the leg", Command: "duet volume readmit NAME",
 	},
 	{
 		Code: LegUnusable, Severity: Critical, Title: "A leg cannot be opened or created",

@@ -139,8 +139,8 @@ func (d *Driver) mirrorSaid(e control.Event) {
 	switch {
 	case e.Link != nil:
 		d.post(input{do: func() { d.laneIs(*e.Link) }})
-	case e.CopyDone != nil: // it brings every leg in or fails, so none is named that stays out
-		d.postEvent(membership.CopyDone{Session: membership.Session(e.CopyDone.Session), Digest: e.CopyDone.Digest})
+	case e.CopyDone != nil:
+		d.post(input{try: func() error { return d.step(d.copyDone(*e.CopyDone)) }})
 	case e.CopyFailed != nil:
 		d.log.Warn("copy failed", "why", e.CopyFailed.Reason)
 		d.postEvent(membership.CopyFailed{Session: membership.Session(e.CopyFailed.Session)})

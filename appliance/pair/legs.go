@@ -43,6 +43,19 @@ func (d *Driver) slotOf(id string) (membership.VolumeSlot, bool) {
 	return 0, false
 }
 
+// copyDone is the end of a copy in the core's words.
+func (d *Driver) copyDone(c control.CopyDone) membership.CopyDone {
+	done := membership.CopyDone{Session: membership.Session(c.Session), Digest: c.Digest}
+	for n, ids := range c.Out {
+		for _, id := range ids {
+			if v, ok := d.slotOf(id); ok {
+				done.Out[n] |= 1 << v
+			}
+		}
+	}
+	return done
+}
+
 func (d *Driver) legFailed(l control.LegFailed) {
 	v, ok := d.slotOf(l.Volume)
 	if !ok {

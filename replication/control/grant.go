@@ -111,12 +111,15 @@ type LinkEvent struct {
 	Path    string
 }
 
-// CopyDone: every volume was brought together and proved: both sides' digests at the same barrier are equal,
+// CopyDone: every volume whose legs work was brought together and proved: both sides' digests at the same barrier are equal,
 // both legs are durable, and this daemon holds writes since that barrier until the next grant.
 // Reported on the source's node and on the target's node.
 type CopyDone struct {
 	Session uint64
 	Digest  [32]byte
+	// Out are the volumes whose leg of a node (a, b) is broken: it stays out, and the other one is the only leg. The digest
+	// binds them.
+	Out [2][]string
 }
 
 // CopyFailed: the copy of this session will not finish.

@@ -199,8 +199,14 @@ func (m *Mirror) evaluate(e *entry) (handshake.Decision, purpose) {
 		d.Action, d.How = handshake.Copy, handshake.ByMap
 	case p == toReturn && d.Action == handshake.Copy && m.anotherReturns(e):
 		d = handshake.Decision{Action: handshake.Wait, Row: "H2"}
-	case p == toComplete && d.Action == handshake.Sole:
-		d.Action, d.Code, d.Why = handshake.Wait, "REPL-2020", "a leg failed or is missing"
+	case p == toComplete && d.Action == handshake.Wait && d.Row == "H3":
+		// Both counted, and one is dead. The other may stand alone if its node ran through: else the dead one may be the only
+		// leg with what was acknowledged.
+		for _, l := range []handshake.Leg{e.mine.Leg, e.theirs.Leg} {
+			if l.State == handshake.UpToDate && !l.Rebooted {
+				return handshake.Decision{Action: handshake.Sole, Row: "H3", Source: l.Node}, p
+			}
+		}
 	}
 	return d, p
 }
@@ -409,7 +415,7 @@ func (m *Mirror) heardAnswer(e *entry, d decision) error {
 func (m *Mirror) adopt(e *entry, d handshake.Decision, p purpose) error {
 	e.agreed = agreement{e.mine.Leg.Right.Legs, e.mine.Leg.State, e.theirs.Leg.State}
 	m.opts.Log.Info("legs agreed", "volume", e.id, "row", d.Row, "action", d.Action, "source", d.Source, "how", d.How)
-	e.decided = true
+	e.decided, e.sole = true, d.Action == handshake.Sole
 	switch d.Action {
 	case handshake.Refused:
 		m.refuse(e, d, p)
@@ -423,7 +429,9 @@ func (m *Mirror) adopt(e *entry, d handshake.Decision, p purpose) error {
 		if err := m.begin(e, d, p); err != nil {
 			return err
 		}
-	case handshake.Sole, handshake.Wait:
+	case handshake.Sole:
+		e.out = control.Node(d.Source) ^ 1
+	case handshake.Wait:
 	}
 	e.vol.Linked(m.lane)
 	return m.advance()

@@ -22,6 +22,7 @@ type copyState struct {
 	sources map[string]*work
 	results map[string]volume.Result // proved, both nodes' sources; on the coordinator
 	ending  bool
+	closing bool // the coordinator has begun the end
 	failed  bool
 	done    *control.CopyDone
 }
@@ -35,7 +36,7 @@ type work struct {
 
 // restart forgets what belongs to a lane; the order and a completed copy stay.
 func (c *copyState) restart() {
-	c.asked, c.ending = false, false
+	c.asked, c.ending, c.closing = false, false, false
 	c.sources, c.results = map[string]*work{}, map[string]volume.Result{}
 }
 
@@ -290,18 +291,21 @@ func (m *Mirror) advance() error {
 		l, works := m.lane, sorted(c.sources)
 		m.spawn(func() { m.complete(l, works) })
 	}
-	if !c.ordered {
+	if !c.ordered || c.closing {
 		return nil
 	}
 	all := make([]volume.Result, 0, len(ids))
 	for _, id := range ids {
+		if m.volumes[id].sole {
+			continue
+		}
 		r, ok := c.results[id]
 		if !ok {
 			return nil
 		}
 		all = append(all, r)
 	}
-	c.results = map[string]volume.Result{}
+	c.closing = true
 	l := m.lane
 	m.spawn(func() { m.conclude(l, all) })
 	return nil
@@ -464,19 +468,35 @@ func (m *Mirror) recordResults(l *link.Lane, results []volume.Result) error {
 
 // completed reports. The caller holds mu.
 func (m *Mirror) completed(l *link.Lane, results []volume.Result) {
-	done := control.CopyDone{Session: l.Session, Digest: digestOf(results)}
+	out := m.leftOut()
+	done := control.CopyDone{Session: l.Session, Digest: digestOf(results, out[0], out[1]), Out: out}
 	m.copy.session, m.copy.done = l.Session, &done
 	m.opts.Log.Info("copy done", "session", l.Session, "volumes", len(results))
 	event := done
 	m.emit(control.Event{CopyDone: &event})
 }
 
-// digestOf binds volumes, generations and roots.
-func digestOf(results []volume.Result) [32]byte {
+// leftOut are the volumes whose leg of a node is broken and stays out, by node, in order. The caller holds mu.
+func (m *Mirror) leftOut() (out [2][]string) {
+	for _, id := range m.grantedVolumes() {
+		if e := m.volumes[id]; e != nil && e.sole {
+			out[e.out] = append(out[e.out], id)
+		}
+	}
+	return out
+}
+
+// digestOf binds volumes, generations and roots, and which legs of each node were left out.
+func digestOf(results []volume.Result, out ...[]string) [32]byte {
 	results = slices.SortedFunc(slices.Values(results), func(a, b volume.Result) int { return cmp.Compare(a.Volume, b.Volume) })
 	h := sha256.New()
 	for _, r := range results {
 		fmt.Fprintf(h, "%s %d %d %x\n", r.Volume, r.Generation.Epoch, r.Generation.Nonce, r.Root)
+	}
+	for node, ids := range out {
+		for _, id := range ids {
+			fmt.Fprintf(h, "%s without %d\n", id, node)
+		}
 	}
 	return [32]byte(h.Sum(nil))
 }

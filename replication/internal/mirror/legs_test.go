@@ -616,3 +616,72 @@ func TestLegsComeBackOneAtATime(t *testing.T) {
 		grant(only, 0, 1)
 	}
 }
+
+// Proves: protocol.md section 7 and R14. A node with a broken leg joins: the other volumes are proved, both nodes say which leg
+// stays out, and its node's clients go on over the other node's leg; the leg is readmitted then.
+func TestANodeJoinsWithABrokenLeg(t *testing.T) {
+	p := newPair(t)
+	broken := "0123456789abcdef0123456789abcde0"
+	p.more = []string{broken}
+	for _, h := range p.nodes {
+		h.start()
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	volumes := func(legs, legsOfBroken control.Set, version uint32) []control.VolumeGrant {
+		return []control.VolumeGrant{
+			{Volume: testVolume, Owner: 0, Legs: legs, LegsVersion: 1},
+			{Volume: broken, Owner: 1, Legs: legsOfBroken, LegsVersion: version},
+		}
+	}
+	for _, h := range p.nodes {
+		h.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3, Volumes: volumes(3, 3, 1)})
+	}
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	b.crash()
+	a.grant(control.Grant{Mode: control.Solo, Epoch: 2, Members: 1, Volumes: volumes(1, 1, 1)})
+	a.write(0, 1, 1<<20)
+	id, err := parseID(broken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := meta.Open(b.drive.meta[id])
+	if err == nil {
+		err = m.Change(func(s *meta.Superblock) { s.State = meta.Failed })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	a.grant(control.Grant{Mode: control.Solo, Epoch: 2, Session: 22, Members: 1, Volumes: volumes(1, 1, 1)})
+	b.grant(control.Grant{Mode: control.Joining, Epoch: 2, Session: 22, Members: 1, Volumes: volumes(1, 1, 1)})
+	if err := a.m.Copy(22); err != nil {
+		t.Fatal(err)
+	}
+	isDone := func(e control.Event) bool { return e.CopyDone != nil && e.CopyDone.Session == 22 }
+	x, y := a.awaitEvent("copy done", isDone).CopyDone, b.awaitEvent("copy done", isDone).CopyDone
+	if x.Digest != y.Digest || len(x.Out[0]) != 0 || len(x.Out[1]) != 1 || x.Out[1][0] != broken || y.Out[1][0] != broken {
+		t.Fatalf("%+v and %+v", x, y)
+	}
+	b.grant(control.Grant{Mode: control.Prepared, Epoch: 2, Prepared: 4, Session: 22, Members: 3, Volumes: volumes(3, 1, 2)})
+	for _, h := range p.nodes {
+		h.grant(control.Grant{Mode: control.Paired, Epoch: 4, Session: 22, Members: 3, Volumes: volumes(3, 1, 2)})
+	}
+	for _, h := range p.nodes {
+		h.awaitStage("paired")
+	}
+	other := b.m.volumes[broken].vol
+	if err := other.WriteAt(context.Background(), fill(4096, 5), 8192, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := other.Status().Stage; got != "remote" {
+		t.Errorf("the volume is %s at its owner", got)
+	}
+	if err := b.m.Readmit(broken); err != nil {
+		t.Fatal(err)
+	}
+	isSynced := func(e control.Event) bool { return e.LegSynced != nil && e.LegSynced.Volume == broken }
+	a.awaitEvent("the return", isSynced)
+	b.awaitEvent("the return", isSynced)
+}

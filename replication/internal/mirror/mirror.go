@@ -104,9 +104,11 @@ type entry struct {
 	proposed     bool
 	decided      bool
 	agreed       agreement // what the decision was about
-	returning    bool      // this leg is the target of a return
-	recorded     [32]byte  // digest of the return that this leg has recorded
-	told         string    // last refusal reported, to report it once
+	sole         bool      // it was that one leg stays out: that of node out
+	out          control.Node
+	returning    bool     // this leg is the target of a return
+	recorded     [32]byte // digest of the return that this leg has recorded
+	told         string   // last refusal reported, to report it once
 
 	dead     bool               // this leg is
 	failed   bool               // and that was reported: the other one may stand alone
