@@ -139,9 +139,12 @@ func (m *Mirror) negotiate() {
 	}
 	for _, e := range m.volumes {
 		m.tell(e)
-		if m.config.Node == 0 {
-			m.decide(e)
-		}
+	}
+	if m.config.Node != 0 {
+		return
+	}
+	for _, e := range m.volumes { // after all records are new: which leg comes back first depends on the others
+		m.decide(e)
 	}
 }
 

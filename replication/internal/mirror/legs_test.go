@@ -558,6 +558,21 @@ func TestTheSourceOfAReconcileIsNotDropped(t *testing.T) {
 	b.awaitEvent("the refusal", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2002" })
 }
 
+// allPaired waits for every volume.
+func (p *pair) allPaired() {
+	p.t.Helper()
+	await(p.t, "every volume paired", func() bool {
+		for _, h := range p.nodes {
+			for _, v := range h.m.Status().Volumes {
+				if v.Stage != "paired" {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
 // Several legs come back one at a time.
 func TestLegsComeBackOneAtATime(t *testing.T) {
 	p := newPair(t)
@@ -589,9 +604,7 @@ func TestLegsComeBackOneAtATime(t *testing.T) {
 		both[id] = 3
 	}
 	grant(both, 0, 1)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p.allPaired()
 	grant(only, 1, 0) // taken out for whatever reason; they work
 	for range ids {
 		var got string
@@ -636,9 +649,7 @@ func TestANodeJoinsWithABrokenLeg(t *testing.T) {
 	for _, h := range p.nodes {
 		h.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3, Volumes: volumes(3, 3, 1)})
 	}
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p.allPaired()
 	b.crash()
 	a.grant(control.Grant{Mode: control.Solo, Epoch: 2, Members: 1, Volumes: volumes(1, 1, 1)})
 	a.write(0, 1, 1<<20)
