@@ -6,8 +6,7 @@
 // would hold I/O after it. Its rules are the table of protocol.md 12.2, each beside the branch that uses it. The word
 // follows from the losses: a site is safe only if it serves, both nodes hold everything, and each loss is survived.
 //
-// It refuses to speak of single disks: until the mirror can leave a failed leg out (R23) neither survival nor loss of a
-// disk could be promised, and silence is the honest answer. It also does not judge the machine's health; faults do.
+// It does not speak of single disks yet, although a failed leg is survived while both are in sync (R23). It also does not judge the machine's health; faults do.
 //
 // It cannot fail. Facts that contradict each other (for example paired without a peer) give the worse word.
 package outlook

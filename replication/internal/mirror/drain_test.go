@@ -130,8 +130,8 @@ func TestWhatEndsADrain(t *testing.T) {
 	}
 }
 
-// A move hands a request that waited at the old owner to nobody: it stays held there until the volume is back.
-func TestHeldRequestsWaitForTheVolume(t *testing.T) {
+// A request that waited at the old owner is carried out by the new one, when the old one has been told.
+func TestHeldRequestsFollowTheVolume(t *testing.T) {
 	p := startPair(t)
 	p.serve(1, 11)
 	a, b := p.nodes[0], p.nodes[1]
@@ -143,23 +143,23 @@ func TestHeldRequestsWaitForTheVolume(t *testing.T) {
 	moved := control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3, Volumes: owned(1, 3)}
 	b.grant(moved)
 	b.write(4096, 6, 4096) // a has not been told yet: it takes the writes of the new owner all the same
-	a.grant(moved)
-	if s := a.stage(); s != "paired" {
-		t.Errorf("the old owner's volume is %s", s)
-	}
-	b.write(8192, 7, 4096)
 	select {
 	case err := <-done:
 		t.Fatalf("the old owner answered: %v", err)
 	default:
 	}
+	a.grant(moved)
+	if err := <-done; err != nil { // carried out by the new owner
+		t.Fatal(err)
+	}
+	if s := a.stage(); s != "paired" {
+		t.Errorf("the old owner's volume is %s", s)
+	}
+	b.write(8192, 7, 4096)
 	if !b.drain(testVolume) {
 		t.Fatal("not drained")
 	}
 	p.serve(1, 11)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
 	if got := a.read(0, 12288); got[0] != 5 || got[4096] != 6 || got[8192] != 7 {
 		t.Errorf("a reads %d %d %d", got[0], got[4096], got[8192])
 	}
