@@ -202,8 +202,8 @@ func (m *Mirror) evaluate(e *entry) (handshake.Decision, purpose) {
 		d.Action, d.How = handshake.Copy, handshake.ByMap
 	case p == toReturn && d.Action == handshake.Copy && m.anotherReturns(e):
 		d = handshake.Decision{Action: handshake.Wait, Row: "H2"}
-	case p == toComplete && d.Action == handshake.Wait && d.Row == "H3":
-		// Both counted, and one is dead. The other may stand alone if its node ran through: else the dead one may be the only
+	case p == toComplete && d.Action == handshake.Wait && d.Row == "H3" && e.mine.Leg.Right.Legs == bothLegs:
+		// Both count, and one is dead. The other may stand alone if its node ran through: else the dead one may be the only
 		// leg with what was acknowledged.
 		for _, l := range []handshake.Leg{e.mine.Leg, e.theirs.Leg} {
 			if l.State == handshake.UpToDate && !l.Rebooted {

@@ -14,7 +14,21 @@ import (
 	"duet/replication/block/crashdev"
 	"duet/replication/control"
 	"duet/replication/meta"
+	"duet/replication/volume"
 )
+
+// servedPair is two nodes that serve one volume of a size, both legs in step, at epoch 1 in session 11.
+func servedPair(t *testing.T, size int64) *pair {
+	t.Helper()
+	p := newPair(t)
+	p.size = size
+	for _, h := range p.nodes {
+		h.start()
+	}
+	p.serve(1, 11)
+	p.allPaired()
+	return p
+}
 
 // paired grants one volume to both nodes, in the order of the nodes given; the legs have a version.
 func (p *pair) paired(epoch, session uint64, owner control.Node, legs control.Set, version uint32, order ...control.Node) {
@@ -95,11 +109,7 @@ func (p *pair) progress(writers []*writer) {
 // Proves: replication.md section 14. Both nodes have the disk open; the requests of the one that does not own it are
 // carried out at the owner, and the ownership moves under load without an error or a lost write.
 func TestBothNodesMayHaveTheDiskOpen(t *testing.T) {
-	p := startPair(t)
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, testSize)
 	writers, end := p.load(0, 1)
 	p.progress(writers)
 	for owner := range control.Node(6) {
@@ -123,11 +133,7 @@ func TestBothNodesMayHaveTheDiskOpen(t *testing.T) {
 
 // A lane that is lost under forwarded requests: each is carried out once more, and nothing old comes over something new.
 func TestForwardedRequestsSurviveTheLane(t *testing.T) {
-	p := startPair(t)
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, testSize)
 	writers, end := p.load(1, 1)
 	for range 5 {
 		p.progress(writers)
@@ -180,11 +186,7 @@ func TestALegFailsAndComesBack(t *testing.T) {
 }
 
 func legFailsAndReturns(t *testing.T, bad control.Node, kind crashdev.Kind) {
-	p := startPair(t)
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, testSize)
 	x, s := p.nodes[bad], p.nodes[1-bad]
 	writers, end := p.load(0, 1)
 	p.progress(writers)
@@ -227,11 +229,7 @@ func legFailsAndReturns(t *testing.T, bad control.Node, kind crashdev.Kind) {
 // The return of a leg is cut after the coordinator reported it and before the target heard so: the target does not report,
 // the coordinator holds, and the next lane tells.
 func TestReturnIsReportedByTheTargetLast(t *testing.T) {
-	p := startPair(t)
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, testSize)
 	a, b := p.nodes[0], p.nodes[1]
 	a.write(0, 7, 1<<20)
 	b.drive.fail(crashdev.Write)
@@ -300,11 +298,7 @@ func TestOnlyHotExtentsAreComparedAfterACrash(t *testing.T) {
 
 // A leg whose error has passed is readmitted while its daemon and both nodes' clients go on; one that works, or counts, is not.
 func TestReadmit(t *testing.T) {
-	p := startPair(t)
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, testSize)
 	a, b := p.nodes[0], p.nodes[1]
 	if err := a.m.Readmit(testVolume); err == nil {
 		t.Fatal("a leg that works was thrown away")
@@ -339,16 +333,8 @@ func TestReadmit(t *testing.T) {
 // A target whose disk hangs while its lane lives costs the node that serves nothing: writes go on beyond what may be on the
 // way to it, the copy ends after a while, and begins again when the disk answers.
 func TestAHangingTargetStallsNobody(t *testing.T) {
-	p := newPair(t)
-	p.size = 160 << 20
-	for _, h := range p.nodes {
-		h.start()
-	}
-	p.serve(1, 11)
+	p := servedPair(t, 160<<20)
 	a, b := p.nodes[0], p.nodes[1]
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
 	b.crash()
 	a.solo(2)
 	a.write(0, 1, 1<<20)
@@ -408,15 +394,7 @@ func (h *host) hangLog() (kill func()) {
 
 // A write is sent to the other leg only when the activity log of this one has it: killed before that, nobody has it.
 func TestNothingIsSentBeforeItIsHot(t *testing.T) {
-	p := newPair(t)
-	p.size = 256 << 20
-	for _, h := range p.nodes {
-		h.start()
-	}
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, 256<<20)
 	a, b := p.nodes[0], p.nodes[1]
 	a.write(0, 1, 4096)
 	a.flush()
@@ -437,15 +415,7 @@ func TestNothingIsSentBeforeItIsHot(t *testing.T) {
 
 // A write that one leg has and the other has not keeps its extent in the log of its owner, however long that lasts.
 func TestAWriteInFlightStaysHot(t *testing.T) {
-	p := newPair(t)
-	p.size = 256 << 20
-	for _, h := range p.nodes {
-		h.start()
-	}
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, 256<<20)
 	a, b := p.nodes[0], p.nodes[1]
 	a.write(0, 1, 4096)
 	a.flush()
@@ -471,11 +441,7 @@ func TestAWriteInFlightStaysHot(t *testing.T) {
 // A return ends with the grants in either order, and leaves nothing marked: the next lane finds the legs equal at once.
 func TestReturnEndsInEitherOrder(t *testing.T) {
 	for _, first := range []control.Node{0, 1} {
-		p := startPair(t)
-		p.serve(1, 11)
-		for _, h := range p.nodes {
-			h.awaitStage("paired")
-		}
+		p := servedPair(t, testSize)
 		a, b := p.nodes[0], p.nodes[1]
 		a.write(0, 7, 1<<20)
 		a.drive.fail(crashdev.Write)
@@ -508,11 +474,7 @@ func TestReturnEndsInEitherOrder(t *testing.T) {
 
 // A leg that is found dead at the start of its daemon is reported when the other node says that its own ran through.
 func TestADeadLegIsReportedAfterARestart(t *testing.T) {
-	p := startPair(t)
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, testSize)
 	a, b := p.nodes[0], p.nodes[1]
 	b.drive.fail(crashdev.Write)
 	go func() { _ = a.vol().WriteAt(context.Background(), fill(4096, 9), 0, false) }()
@@ -533,11 +495,7 @@ func TestADeadLegIsReportedAfterARestart(t *testing.T) {
 
 // The only leg with what was acknowledged is not dropped because its disk fails during the reconcile: the volume is held.
 func TestTheSourceOfAReconcileIsNotDropped(t *testing.T) {
-	p := startPair(t)
-	p.serve(1, 11)
-	for _, h := range p.nodes {
-		h.awaitStage("paired")
-	}
+	p := servedPair(t, testSize)
 	a, b := p.nodes[0], p.nodes[1]
 	a.write(0, 1, 4096)
 	a.flush()
@@ -555,6 +513,19 @@ func TestTheSourceOfAReconcileIsNotDropped(t *testing.T) {
 	}
 	// Whatever the membership thinks: a leg that lost its power does not go on alone as one of a pair.
 	p.paired(1, 11, 0, 2, 2, 1, 0)
+	b.awaitEvent("the refusal", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2002" })
+}
+
+// The same before the nodes have met again: the state of the leg says nothing of what it lost with its power.
+func TestALegThatLostItsPowerRefusesToStandAlone(t *testing.T) {
+	p := servedPair(t, testSize)
+	b := p.nodes[1]
+	p.nodes[0].write(0, 1, 4096)
+	b.powerCut(3)
+	b.start()
+	b.grant(control.Grant{Mode: control.Paired, Epoch: 1, Session: 11, Members: 3, Volumes: []control.VolumeGrant{
+		{Volume: testVolume, Owner: 1, Legs: 2, LegsVersion: 2},
+	}})
 	b.awaitEvent("the refusal", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2002" })
 }
 
@@ -625,6 +596,13 @@ func TestLegsComeBackOneAtATime(t *testing.T) {
 				t.Fatalf("%d legs wait for the membership at once", synced)
 			}
 		}
+		a.m.mu.Lock()
+		for id, e := range a.m.volumes {
+			if id != got && only[id] == 1 && e.decided {
+				t.Errorf("the leg of %s comes back while that of %s has not", id, got)
+			}
+		}
+		a.m.mu.Unlock()
 		only[got] = 3
 		grant(only, 0, 1)
 	}
@@ -672,6 +650,10 @@ func TestANodeJoinsWithABrokenLeg(t *testing.T) {
 	}
 	isDone := func(e control.Event) bool { return e.CopyDone != nil && e.CopyDone.Session == 22 }
 	x, y := a.awaitEvent("copy done", isDone).CopyDone, b.awaitEvent("copy done", isDone).CopyDone
+	results := []volume.Result{{Volume: testVolume}, {Volume: broken}}
+	if digestOf(results, nil, []string{broken}) == digestOf(results, []string{broken}, nil) || digestOf(results, nil, []string{broken}) == digestOf(results) {
+		t.Fatal("the digest does not bind what was left out")
+	}
 	if x.Digest != y.Digest || len(x.Out[0]) != 0 || len(x.Out[1]) != 1 || x.Out[1][0] != broken || y.Out[1][0] != broken {
 		t.Fatalf("%+v and %+v", x, y)
 	}
@@ -695,4 +677,25 @@ func TestANodeJoinsWithABrokenLeg(t *testing.T) {
 	isSynced := func(e control.Event) bool { return e.LegSynced != nil && e.LegSynced.Volume == broken }
 	a.awaitEvent("the return", isSynced)
 	b.awaitEvent("the return", isSynced)
+}
+
+// A leg that was excluded never stands alone because the only one that counts has died: the copy waits, and names nothing.
+func TestAStaleLegNeverStandsAlone(t *testing.T) {
+	p := servedPair(t, testSize)
+	a, b := p.nodes[0], p.nodes[1]
+	b.grant(control.Grant{Mode: control.Frozen, Epoch: 1, Members: 3})
+	a.solo(2)
+	a.write(0, 9, 4096) // b's leg lacks it, and its node ran through
+	a.drive.fail(crashdev.Write)
+	go func() { _ = a.vol().WriteAt(context.Background(), fill(4096, 10), 4096, false) }()
+	await(t, "the dead leg", func() bool { return a.stage() == "failed" })
+	a.grant(control.Grant{Mode: control.Solo, Epoch: 2, Session: 22, Members: 1, Volumes: owned(0, 1)})
+	b.grant(control.Grant{Mode: control.Joining, Epoch: 2, Session: 22, Members: 1, Volumes: owned(0, 1)})
+	if err := a.m.Copy(22); err != nil {
+		t.Fatal(err)
+	}
+	e := a.awaitEvent("the end of the copy", func(e control.Event) bool { return e.CopyDone != nil || e.CopyFailed != nil })
+	if e.CopyDone != nil {
+		t.Fatalf("a stale leg was named as the only one: %+v", e.CopyDone)
+	}
 }
