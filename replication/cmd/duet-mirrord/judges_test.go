@@ -56,14 +56,7 @@ func TestJudgesOnAMirror(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
-	nodes := startNodes(t)
-	for _, n := range nodes {
-		n.start()
-		n.pair()
-	}
-	for _, n := range nodes {
-		n.awaitStage("paired")
-	}
+	nodes := pairedNodes(t)
 	a, b := nodes[0], nodes[1]
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
@@ -100,14 +93,7 @@ func TestJudgesQemuOverKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
-	nodes := startNodes(t)
-	for _, n := range nodes {
-		n.start()
-		n.pair()
-	}
-	for _, n := range nodes {
-		n.awaitStage("paired")
-	}
+	nodes := pairedNodes(t)
 	a := nodes[0]
 	// Without an end of its own: an error ends it.
 	bench := exec.Command("qemu-img", "bench", "-w", "-c", "1000000000", "-d", "8", "-s", "4096", "-S", "12288",

@@ -50,14 +50,7 @@ func TestFioSurvivesMoves(t *testing.T) {
 		t.Skip("real processes")
 	}
 	program := needFIO(t)
-	nodes := startNodes(t)
-	for _, n := range nodes {
-		n.start()
-		n.pair()
-	}
-	for _, n := range nodes {
-		n.awaitStage("paired")
-	}
+	nodes := pairedNodes(t)
 	const wanted = 20 // moves; a job that ends before them begins again, however fast the machine is
 	var out [2]bytes.Buffer
 	type end struct {
@@ -115,13 +108,8 @@ func TestDrainDiesWithTheDaemon(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
-	nodes := startNodes(t)
-	for _, n := range nodes {
-		n.start()
-		n.pair()
-	}
+	nodes := pairedNodes(t)
 	n := nodes[0]
-	n.awaitStage("paired")
 	drained, err := n.client.Drain(context.Background(), []string{volumeID})
 	if err != nil {
 		t.Fatal(err)

@@ -55,6 +55,20 @@ type node struct {
 	size     int64 // of the volume
 }
 
+// pairedNodes are two that serve the volume, both legs in step.
+func pairedNodes(t *testing.T) [2]*node {
+	t.Helper()
+	nodes := startNodes(t)
+	for _, n := range nodes {
+		n.start()
+		n.pair()
+	}
+	for _, n := range nodes {
+		n.awaitStage("paired")
+	}
+	return nodes
+}
+
 func startNodes(t *testing.T) [2]*node {
 	t.Helper()
 	base, err := os.MkdirTemp(poolBase(), "duet-mirrord") //nolint:usetesting // on a file system that can do O_DIRECT
@@ -237,14 +251,7 @@ func TestFioSurvivesKills(t *testing.T) {
 		t.Skip("real processes")
 	}
 	fio := needFIO(t)
-	nodes := startNodes(t)
-	for _, n := range nodes {
-		n.start()
-		n.pair()
-	}
-	for _, n := range nodes {
-		n.awaitStage("paired")
-	}
+	nodes := pairedNodes(t)
 	job := exec.Command(fio, "--name=verify", "--ioengine=nbd", "--uri=nbd+unix:///disk?socket="+nodes[0].socket(),
 		"--rw=randwrite", "--bs=4k", "--iodepth=16", "--size=24m", "--io_size=96m", "--fsync=64", "--time_based=0",
 		"--verify=crc32c", "--do_verify=1", "--randrepeat=0", "--max_latency=20s", "--rate_iops=6000")
