@@ -25,6 +25,7 @@ func Rows() []Row {
 			Other: "restarted there ~8 s", Person: "repair", OwnWithin: StallTarget, OtherWithin: VMStartTarget,
 			Cases: append([]Case{
 				{"both reach the witness", []Phase{{Do: []string{"link all cut"}, One: true}}},
+				{"the other does not reach the witness", []Phase{{Do: []string{"link wan other cut", "link all cut"}, Own: "owner"}}},
 			}, again(
 				Case{"the owner does not reach the witness", []Phase{{Do: []string{"link wan owner cut", "link all cut"}, Starts: "other"}}},
 			)...),
