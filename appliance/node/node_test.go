@@ -21,6 +21,7 @@ import (
 	"duet/appliance/api"
 	"duet/appliance/event"
 	"duet/appliance/site"
+	"duet/build/testport"
 	"duet/replication/control"
 	"duet/witness/enrolment"
 	"duet/witness/pinned"
@@ -159,7 +160,7 @@ type plant struct {
 func newPlant(t *testing.T) *plant {
 	p := &plant{t: t, cable: &cable{}}
 	root := t.TempDir()
-	ports := [2]int{freePort(t), freePort(t)}
+	ports := [2]int{testport.New(t), testport.New(t)}
 	for i, name := range []string{"a", "b"} {
 		dir := filepath.Join(root, name)
 		run := filepath.Join(dir, "run")
@@ -219,15 +220,6 @@ func (p *plant) startWitness(dir string) {
 	p.witness.addr, p.witness.key, p.witness.dir = l.Addr().String(), pinned.FormatKey(key.Public().(ed25519.PublicKey)), dir
 	p.witness.stop = sync.OnceFunc(func() { cancel(); <-done; _ = st.Close() })
 	t.Cleanup(p.witness.stop)
-}
-
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.2:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // start runs a node; fresh forgets what only this boot knew, as a reboot does.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"duet/appliance/membership"
 	"duet/appliance/postgres/decide"
 	"duet/appliance/site"
+	"duet/build/testport"
 )
 
 // programs of the Debian package postgresql-15, used without its clusters and services.
@@ -97,27 +97,12 @@ type siteOf struct {
 	n      [2]*node
 }
 
-// freePorts of this machine; somebody may take one before the server does, which fails loudly.
-func freePorts(t *testing.T, count int) []int {
-	t.Helper()
-	var ports []int
-	for range count {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
-
 // newSite makes a site and waits until it is in sync: created on a (B1), copied to b (J6), counted in (G1 to G4).
 func newSite(t *testing.T) *siteOf {
 	uid, gid := needServer(t)
 	s := &siteOf{t: t, script: newScript()}
 	base := workFolder(t, uid, gid)
-	ports := freePorts(t, 2)
+	ports := [2]int{testport.New(t), testport.New(t)}
 	for i := range s.n {
 		id := membership.Node(i)
 		n := &node{t: t, id: id, dir: filepath.Join(base, id.String()), addr: &addresses{}}

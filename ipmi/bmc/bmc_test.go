@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"duet/build/testport"
 	"duet/ipmi/sim"
 )
 
@@ -74,13 +75,7 @@ func openipmi(t *testing.T) string {
 		}
 		t.Skip("needs the Debian package openipmi")
 	}
-	probe, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := probe.LocalAddr().(*net.UDPAddr).Port
-	probe.Close()
-
+	port := testport.New(t)
 	dir := t.TempDir()
 	power := filepath.Join(dir, "power")
 	write(t, power, "1")

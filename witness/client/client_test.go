@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"duet/build/testport"
 	"duet/witness/client"
 	"duet/witness/enrolment"
 	"duet/witness/register"
@@ -51,7 +52,7 @@ func public(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(ed2
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), identity: newKey(t), a: newKey(t), b: newKey(t), address: "127.0.0.1:0"}
+	w := &world{t: t, dir: t.TempDir(), identity: newKey(t), a: newKey(t), b: newKey(t), address: testport.Address(t, "127.0.0.1")}
 	if err := os.MkdirAll(w.sites(), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,6 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.address = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- w.server.Serve(ctx, ln) }()

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"duet/build/testport"
 	"duet/witness/pinned"
 )
 
@@ -46,15 +47,6 @@ func newKey(t *testing.T) ed25519.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
-}
-
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.2:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // pathsOf are two loopback paths; only the first is inside the chassis.
@@ -142,7 +134,7 @@ func until(t *testing.T, what string, ready func() bool) {
 
 func twoLinks(t *testing.T, pinned bool) (a, b *testNode, port int) {
 	keys := [2]ed25519.PrivateKey{newKey(t), newKey(t)}
-	port = freePort(t)
+	port = testport.New(t)
 	var n [2]*testNode
 	for i := range n {
 		cfg := Config{Node: uint8(i), Serial: "C1", Key: keys[i], Port: port, Paths: pathsOf(i)}
@@ -196,7 +188,7 @@ func TestFreshNodesMeetInsideTheChassisOnly(t *testing.T) {
 // The peer dies without a word; the other side knows after the timer, and they meet again when it is back.
 func TestLossAndReturn(t *testing.T) {
 	keys := [2]ed25519.PrivateKey{newKey(t), newKey(t)}
-	port := freePort(t)
+	port := testport.New(t)
 	cfg := func(i int) Config {
 		return Config{
 			Node: uint8(i), Serial: "C1", Key: keys[i], Port: port, Paths: pathsOf(i),
@@ -273,7 +265,7 @@ func TestWrongGreetingsAreRefused(t *testing.T) {
 		"chassis": {greeting{version: protocolVersion, node: 0, serial: "C2"}, false, `chassis "C2"`, OtherChassis},
 	} {
 		t.Run(name, func(t *testing.T) {
-			port := freePort(t)
+			port := testport.New(t)
 			cfg := Config{Node: 1, Serial: "C1", Key: keys[1], Port: port, Paths: pathsOf(1)[:1]}
 			if c.pinned {
 				cfg.Pin = Pin{Site: good.site, Key: keys[0].Public().(ed25519.PublicKey)}

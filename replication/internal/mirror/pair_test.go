@@ -11,13 +11,13 @@ import (
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"duet/build/testport"
 	"duet/replication/block"
 	"duet/replication/block/crashdev"
 	"duet/replication/control"
@@ -213,7 +213,7 @@ func newPair(t *testing.T) *pair {
 	if os.Getenv("DUET_TEST_LOG") != "" {
 		out = os.Stderr
 	}
-	p := &pair{t: t, port: freePort(t), log: slog.New(slog.NewTextHandler(out, nil)), clock: volume.Boottime, size: testSize}
+	p := &pair{t: t, port: testport.New(t), log: slog.New(slog.NewTextHandler(out, nil)), clock: volume.Boottime, size: testSize}
 	for n := range p.nodes {
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
@@ -230,15 +230,6 @@ func startPair(t *testing.T) *pair {
 		h.start()
 	}
 	return p
-}
-
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.2:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (h *host) start() {

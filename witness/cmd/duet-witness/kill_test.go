@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"duet/build/testport"
 	"duet/witness/client"
 	"duet/witness/pinned"
 	"duet/witness/register"
@@ -55,12 +56,7 @@ func newProcess(t *testing.T) *process {
 	if p.key, err = pinned.ParseKey(strings.TrimSpace(text)); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.address = ln.Addr().String()
-	ln.Close()
+	p.address = testport.Address(t, "127.0.0.1")
 	t.Cleanup(p.kill)
 	return p
 }

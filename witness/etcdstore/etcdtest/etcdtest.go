@@ -23,6 +23,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"duet/build/testport"
 )
 
 // Server is one etcd, a cluster of its own or a member of one.
@@ -79,7 +81,7 @@ func newServer(t *testing.T, name string) *Server {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Fatal("no etcd: apt-get install etcd-server (make deps)")
 	}
-	s := &Server{name: name, Endpoint: freeAddress(t), peer: freeAddress(t), Dir: filepath.Join(t.TempDir(), "etcd")}
+	s := &Server{name: name, Endpoint: testport.Address(t, "127.0.0.1"), peer: testport.Address(t, "127.0.0.1"), Dir: filepath.Join(t.TempDir(), "etcd")}
 	t.Cleanup(func() {
 		s.Stop()
 		if t.Failed() {
@@ -90,16 +92,6 @@ func newServer(t *testing.T, name string) *Server {
 }
 
 func (s *Server) member() string { return s.name + "=http://" + s.peer }
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
 
 // Write takes etcd's own log.
 func (s *Server) Write(p []byte) (int, error) {
