@@ -124,6 +124,8 @@ type Volume struct {
 	Generation     string   `json:"generation,omitempty"`
 	ProvenEpoch    uint64   `json:"proven_epoch"` // epoch of the last equal digest
 	LastStallMS    int64    `json:"last_stall_ms"`
+	RepairedBlocks int64    `json:"repaired_blocks"`   // of the answering node's leg, from the other one, since its mirror started
+	DamagedBlocks  int      `json:"damaged_blocks"`    // that no leg has as they were written, as far as the answering node read them
 	UsedBy         string   `json:"used_by,omitempty"` // VM
 }
 

@@ -323,6 +323,7 @@ func mirrorFacts(a *api.Volume, m control.VolumeStatus, held bool) {
 	a.CopyDirtyBytes = m.Copy.DirtyBytes
 	a.ResyncBytes, a.DigestBytes, a.RemainingBytes = m.Copy.ResyncBytes, m.Copy.DigestBytes, m.Copy.RemainingBytes
 	a.ProvenEpoch, a.LastStallMS = m.ProvenEpoch, m.LastStallMS
+	a.RepairedBlocks, a.DamagedBlocks = m.RepairedBlocks, m.DamagedBlocks
 }
 
 func copyPercent(s control.Status) int {

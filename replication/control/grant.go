@@ -146,19 +146,21 @@ type Status struct {
 
 // VolumeStatus tells one leg and its engine. Reads, Writes and Flushes count since the daemon's start.
 type VolumeStatus struct {
-	ID, Name    string
-	SizeBytes   int64
-	Stage       string // creating, held, paired, alone, catching, target, reconciling, preparing, remote, failed; draining, drained
-	LegState    string // new, uptodate, inconsistent, outdated, failed
-	Generation  string
-	DirtyBytes  int64 // what the other leg certainly or possibly lacks
-	HeldOps     int   // requests that wait for a grant
-	Reads       uint64
-	Writes      uint64
-	Flushes     uint64
-	Copy        CopyProgress
-	ProvenEpoch uint64 // epoch of the last equal digest
-	LastStallMS int64  // longest time a guest request of the last hold waited, ms; 0: none since start
+	ID, Name       string
+	SizeBytes      int64
+	Stage          string // creating, held, paired, alone, catching, target, reconciling, preparing, remote, failed; draining, drained
+	LegState       string // new, uptodate, inconsistent, outdated, failed
+	Generation     string
+	DirtyBytes     int64 // what the other leg certainly or possibly lacks
+	HeldOps        int   // requests that wait for a grant
+	Reads          uint64
+	Writes         uint64
+	Flushes        uint64
+	Copy           CopyProgress
+	ProvenEpoch    uint64 // epoch of the last equal digest
+	RepairedBlocks int64  // blocks of this leg that were repaired from the other one since the daemon started
+	DamagedBlocks  int    // blocks that no leg has as they were written, as far as they were read
+	LastStallMS    int64  // longest time a guest request of the last hold waited, ms; 0: none since start
 }
 
 // CopyProgress is about the running or the last copy of a volume, a reconcile inside a session too.

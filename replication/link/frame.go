@@ -40,6 +40,8 @@ const (
 	ProxyFlush  Type = 34 //
 	ProxyRead   Type = 35 // answered by Reply
 	Reply       Type = 36 // the answer to a request, with data: request, status, payload
+	LegRead     Type = 40 // what the other leg holds, whoever coordinates the volume; answered by Reply
+	ResyncBad   Type = 41 // of a copy: one block that is damaged at the source; status = its sum
 )
 
 // Flags of a frame.
@@ -80,6 +82,9 @@ type Frame struct {
 	Status      uint32
 	Incarnation uint32 // low half
 	Payload     []byte
+	Sums        []uint32 // CRC32C of each SumBlock of the payload; nil when sending: they are computed
+
+	one [1]uint32 // of a payload of one block, the most frequent one
 
 	sent func() // the payload is not used any more; nil: nobody asked
 }
@@ -104,7 +109,10 @@ func (f *Frame) appendHeader(dst []byte) []byte {
 	le.PutUint32(h[48:], uint32(sumsOf(len(f.Payload))))
 	le.PutUint32(h[52:], f.Status)
 	le.PutUint32(h[56:], f.Incarnation)
-	for rest := f.Payload; len(rest) > 0; {
+	for _, sum := range f.Sums {
+		dst = le.AppendUint32(dst, sum)
+	}
+	for rest := f.Payload; f.Sums == nil && len(rest) > 0; {
 		n := min(len(rest), SumBlock)
 		dst = le.AppendUint32(dst, crc32.Checksum(rest[:n], castagnoli))
 		rest = rest[n:]
@@ -162,20 +170,26 @@ func (r *reader) next(limit int) (*Frame, error) {
 		return f, nil
 	}
 	f.Payload = r.get(int(payload))
-	if err := r.body(f.Payload, all[HeaderBytes:]); err != nil {
+	if f.Sums = f.one[:]; sums > 1 {
+		f.Sums = make([]uint32, sums)
+	}
+	for i := range f.Sums {
+		f.Sums[i] = le.Uint32(all[HeaderBytes+4*i:])
+	}
+	if err := r.body(f.Payload, f.Sums); err != nil {
 		r.put(f.Payload)
 		return nil, err
 	}
 	return f, nil
 }
 
-func (r *reader) body(p, sums []byte) error {
+func (r *reader) body(p []byte, sums []uint32) error {
 	if _, err := io.ReadFull(r.r, p); err != nil {
 		return unexpected(err)
 	}
 	for i := 0; len(p) > 0; i++ {
 		n := min(len(p), SumBlock)
-		if crc32.Checksum(p[:n], castagnoli) != binary.LittleEndian.Uint32(sums[4*i:]) {
+		if crc32.Checksum(p[:n], castagnoli) != sums[i] {
 			return fmt.Errorf("%w: payload checksum", ErrFrame)
 		}
 		p = p[n:]

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,8 +56,32 @@ func TestRoundTrip(t *testing.T) {
 			f.Payload = bytes.Repeat([]byte{1}, n)
 		}
 		got, err := decode(encodeFrame(f))
-		if err != nil || !reflect.DeepEqual(got, f) {
-			t.Errorf("%d bytes: %v", n, err)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		sums := got.Sums
+		for i := range sums {
+			if want := crc32.Checksum(f.Payload[i*SumBlock:min((i+1)*SumBlock, n)], castagnoli); sums[i] != want {
+				t.Errorf("%d bytes: sum %d is %#x, want %#x", n, i, sums[i], want)
+			}
+		}
+		if len(sums) != sumsOf(n) {
+			t.Errorf("%d bytes: %d sums", n, len(sums))
+		}
+		f.Sums = sums // those that are given are sent
+		again, err := decode(encodeFrame(f))
+		if err != nil || !slices.Equal(again.Sums, sums) {
+			t.Errorf("%d bytes with sums: %v", n, err)
+		}
+		if got.Sums, got.one, f.Sums = nil, [1]uint32{}, nil; !reflect.DeepEqual(got, f) {
+			t.Errorf("%d bytes: %+v", n, got)
+		}
+		if n > 0 {
+			f.Sums = slices.Clone(sums)
+			f.Sums[0]++
+			if _, err := decode(encodeFrame(f)); !errors.Is(err, ErrFrame) {
+				t.Errorf("%d bytes with a wrong sum: %v", n, err)
+			}
 		}
 	}
 }

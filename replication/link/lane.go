@@ -350,7 +350,7 @@ func (l *Lane) check(f *Frame, sequence uint64) error {
 		return fmt.Errorf("%w: session or incarnation", ErrFrame)
 	}
 	switch f.Type {
-	case Write, Zero, Flush, Resync, ProxyWrite, ProxyZero, ProxyFlush, ProxyRead:
+	case Write, Zero, Flush, Resync, ResyncBad, ProxyWrite, ProxyZero, ProxyFlush, ProxyRead, LegRead:
 		if !l.owner.accepts(l.Session, f.Epoch) {
 			return fmt.Errorf("%w: epoch %d is not granted", ErrFrame, f.Epoch)
 		}
@@ -364,7 +364,7 @@ func (l *Lane) check(f *Frame, sequence uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := HeaderBytes + len(f.Payload)
-	if f.Type == ProxyRead {
+	if f.Type == ProxyRead || f.Type == LegRead {
 		n = HeaderBytes + int(min(f.Length, MaxPayload)) // what its answer takes
 	}
 	if _, double := l.debts[f.Request]; double {

@@ -90,6 +90,9 @@ func (m *Meta) StartLog(data block.Device, failed func(error)) error {
 			return err
 		}
 	}
+	if m.super.Load().Flags&FlagLogLost != 0 {
+		m.forgetSums()
+	}
 	extents := Extents(int64(s.VolumeBytes))
 	a := &activity{
 		meta: m, data: data, blocks: uint64(s.LogBlocks), words: make([]atomic.Uint32, extents), touched: make([]atomic.Bool, extents),
@@ -141,6 +144,9 @@ func (m *Meta) Hot() (extents []int64, known bool) {
 // durably.
 func (m *Meta) Reconciled() error {
 	if m.super.Load().Flags&FlagLogLost != 0 {
+		if err := m.StoreDirty(); err != nil { // which sums are unknown, too
+			return err
+		}
 		if err := m.Change(func(s *Superblock) { s.Flags &^= FlagLogLost }); err != nil {
 			return err
 		}
@@ -185,7 +191,13 @@ func (m *Meta) CloseLog() error {
 	if err := a.data.Sync(); err != nil {
 		return err
 	}
+	if err := m.StoreSums(m.changedSums()...); err != nil {
+		return err
+	}
 	if err := m.StoreDirty(); err != nil {
+		return err
+	}
+	if err := m.dev.Sync(); err != nil {
 		return err
 	}
 	return m.Change(func(s *Superblock) {
@@ -471,5 +483,8 @@ func (a *activity) settle(leaving []uint32) error {
 	for i, e := range leaving {
 		extents[i] = int64(e)
 	}
-	return a.meta.StoreDirty(extents...)
+	if err := a.meta.StoreSums(extents...); err != nil {
+		return err
+	}
+	return a.meta.dev.Sync()
 }

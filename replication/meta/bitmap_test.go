@@ -179,9 +179,9 @@ func TestAckedRunsAreBounded(t *testing.T) {
 
 func FuzzMapPage(f *testing.F) {
 	s := full()
-	p := freshPage(&s)
+	p := page{sequence: 1, epoch: s.GrantEpoch}
 	buf := make([]byte, BlockBytes)
-	p.encode(buf, s.Leg, 2, make([]uint64, wordsPerGroup))
+	p.encode(buf, s.Leg, 2, make([]uint64, wordsPerGroup), unknownRecords())
 	f.Add(buf, true)
 	f.Add([]byte(pageMagic), true)
 	f.Add([]byte{}, false)
@@ -195,7 +195,7 @@ func FuzzMapPage(f *testing.F) {
 			sum := crcOf(page, offPageCRC)
 			page[4], page[5], page[6], page[7] = byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24)
 		}
-		got, dirty, err := decodePage(page, s.Leg, 2)
+		got, dirty, records, err := decodePage(page, s.Leg, 2)
 		if err != nil {
 			if mend {
 				t.Fatalf("a page with magic, CRC, leg and group: %v", err)
@@ -203,7 +203,7 @@ func FuzzMapPage(f *testing.F) {
 			return
 		}
 		out := make([]byte, BlockBytes)
-		got.encode(out, s.Leg, 2, dirty)
+		got.encode(out, s.Leg, 2, dirty, records)
 		for i := offExtents; i < BlockBytes; i++ {
 			if out[i] != page[i] {
 				t.Fatalf("byte %d", i)

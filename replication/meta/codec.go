@@ -19,8 +19,7 @@ const (
 	formatMajor = 1
 	formatMinor = 0
 
-	knownIncompatible       = FeatureNoSums
-	requiredIncompatible    = FeatureNoSums
+	knownIncompatible       = 0
 	knownReadOnlyCompatible = 0
 )
 
@@ -229,8 +228,6 @@ func usable(s *Superblock, metaBytes int64) error {
 		return fmt.Errorf("%w: format %d.%d, this release reads %d", ErrNewerFormat, s.FormatMajor, s.FormatMinor, formatMajor)
 	case s.Incompatible&^knownIncompatible != 0:
 		return fmt.Errorf("%w: incompatible bits %#x", ErrUnknownFeature, s.Incompatible&^knownIncompatible)
-	case s.Incompatible&requiredIncompatible != requiredIncompatible:
-		return fmt.Errorf("%w: the leg keeps checksums, which this release does not", ErrUnknownFeature)
 	}
 	if err := s.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSuperblock, err)
@@ -275,7 +272,6 @@ func (s *Superblock) check() error {
 // fill completes a superblock for Format.
 func (s *Superblock) fill() error {
 	s.FormatMajor, s.FormatMinor = formatMajor, formatMinor
-	s.Incompatible |= requiredIncompatible
 	s.BlockBytes, s.BlocksPerExtent, s.ExtentsPerGroup = BlockBytes, BlocksPerExtent, ExtentsPerGroup
 	s.LogOffset, s.GroupsOffset = logOffset, groupsOffset
 	s.LogBlocks, s.LogSlots, s.LogFirst = logBlocksDefault, cmp.Or(s.LogSlots, logSlotsDefault), 1

@@ -229,11 +229,12 @@ func TestForeignPageCountsAsAllDirty(t *testing.T) {
 	}
 }
 
-// What a later release wrote about sums is kept.
-func TestSumRecordsAreKept(t *testing.T) {
+// What a later release wrote into a record besides the sums is kept.
+func TestRecordsAreKept(t *testing.T) {
 	dev := formatted(t)
 	m := open(t, dev)
-	m.pages[1].sums[3] = sumRecord{crc: 0xdead, flags: 0xabc04, leaf: 42}
+	m.sums.records[ExtentsPerGroup+3].Store(packRecord(sumRecord{crc: 0xdead, flags: 0xabc04}))
+	m.pages[1].leaves[3] = 42
 	if err := m.StoreDirty(ExtentsPerGroup); err != nil {
 		t.Fatal(err)
 	}
@@ -242,8 +243,10 @@ func TestSumRecordsAreKept(t *testing.T) {
 	if err := m.StoreDirty(); err != nil {
 		t.Fatal(err)
 	}
-	if got := open(t, dev).pages[1]; got.sums[3] != (sumRecord{0xdead, 0xabc04, 42}) || got.sequence != 3 {
-		t.Fatalf("%+v", got.sums[3])
+	m = open(t, dev)
+	crc, flags := unpackRecord(m.sums.records[ExtentsPerGroup+3].Load())
+	if crc != 0xdead || flags != 0xabc04 || m.pages[1].leaves[3] != 42 || m.pages[1].sequence != 3 {
+		t.Fatalf("%#x %#x %+v", crc, flags, m.pages[1])
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package meta is what a leg knows about itself: its superblock (who it is, which history of writes it holds, what
-// it was last told), its dirty map (which blocks the other leg does not certainly hold) and its activity log (in which
-// extents a crash may leave the legs different). The bytes are fixed
+// it was last told), its dirty map (which blocks the other leg does not certainly hold), its activity log (in which
+// extents a crash may leave the legs different) and its checksum table. The bytes are fixed
 // by docs/disk-format.md; this package is their only reader and writer.
 //
 // It promises that Change is atomic across a power cut: the two slots are written in turn, each with
@@ -26,8 +26,8 @@
 // last durable, and the caller must take the leg out. That the slot may hold the new value all the same is why
 // nothing may be decided from memory after such an error.
 //
-// This release keeps no checksum table; every leg carries FeatureNoSums, which also is required, so neither an older nor
-// a newer release mistakes one kind of leg for the other. The pages of sums are laid out, zero. A leg with
-// FeatureNoActivityLog is refused: none was ever delivered. Rejected: two separate files for superblock and map. One object has one device, one death
+// Of the checksum table it promises that a sum which is known is that of the block on the medium, after any crash, as long as
+// sums are set between Begin and End; what it cannot promise that of is unknown. Legs with FeatureNoActivityLog or FeatureNoSums are
+// refused: none was ever delivered. Rejected: two separate files for superblock and map. One object has one device, one death
 // and one lock.
 package meta

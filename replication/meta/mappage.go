@@ -25,30 +25,28 @@ const (
 // zeroSum is the CRC32C of 4096 zero bytes: of a zero block, and of a sum page that knows nothing.
 const zeroSum = 0x98F94189
 
-// page is a map page in RAM, without the dirty bits, which live in the Bitmap.
+// page is a map page in RAM, without the dirty bits, which live in the Bitmap, and the records, which live in sums.
 type page struct {
 	sequence uint64
 	epoch    uint64
-	sums     [ExtentsPerGroup]sumRecord // kept as read: a leg may come from a release that filled them
+	leaves   [ExtentsPerGroup]uint64 // first 8 bytes of the leaf digest, 0 = none; kept as read
 }
 
 // sumRecord is what a map page says about an extent's sum page.
 type sumRecord struct {
 	crc   uint32
 	flags uint32 // low 8 bits flags, high 24 the last scrub pass
-	leaf  uint64 // first 8 bytes of the leaf digest, 0 = none
 }
 
-func freshPage(s *Superblock) page {
-	p := page{sequence: 1, epoch: s.GrantEpoch}
-	for i := range p.sums {
-		p.sums[i] = sumRecord{crc: zeroSum, flags: sumsUnknown}
-	}
-	return p
+// unknownSums is the record of an extent of which no sum is known; its page need not be read.
+var unknownSums = sumRecord{crc: zeroSum, flags: sumsUnknown}
+
+func unknownRecords() []sumRecord {
+	return slices.Repeat([]sumRecord{unknownSums}, ExtentsPerGroup)
 }
 
 // encode writes the page of a group with these dirty bits.
-func (p *page) encode(out []byte, leg ID, group int64, dirty []uint64) {
+func (p *page) encode(out []byte, leg ID, group int64, dirty []uint64, records []sumRecord) {
 	clear(out)
 	le := binary.LittleEndian
 	copy(out, pageMagic)
@@ -56,14 +54,14 @@ func (p *page) encode(out []byte, leg ID, group int64, dirty []uint64) {
 	copy(out[16:24], leg[:8])
 	le.PutUint32(out[24:], uint32(group))
 	le.PutUint64(out[32:], p.epoch)
-	for i := range p.sums {
+	for i, r := range records {
 		record := out[offExtents+i*extentRecord:][:extentRecord]
 		for w := range extentDirty / 8 {
 			le.PutUint64(record[w*8:], dirty[i*extentDirty/8+w])
 		}
-		le.PutUint32(record[128:], p.sums[i].crc)
-		le.PutUint32(record[132:], p.sums[i].flags)
-		le.PutUint64(record[136:], p.sums[i].leaf)
+		le.PutUint32(record[128:], r.crc)
+		le.PutUint32(record[132:], r.flags)
+		le.PutUint64(record[136:], p.leaves[i])
 	}
 	le.PutUint32(out[offPageCRC:], crcOf(out, offPageCRC))
 }
@@ -71,26 +69,28 @@ func (p *page) encode(out []byte, leg ID, group int64, dirty []uint64) {
 var errBadPage = errors.New("bad map page")
 
 // decodePage reads the page of a group; bad ones are told apart from good, not from each other.
-func decodePage(in []byte, leg ID, group int64) (p page, dirty []uint64, err error) {
+func decodePage(in []byte, leg ID, group int64) (p page, dirty []uint64, records []sumRecord, err error) {
 	le := binary.LittleEndian
 	switch {
 	case string(in[:4]) != pageMagic:
-		return p, nil, fmt.Errorf("%w: magic %q", errBadPage, in[:4])
+		return p, nil, nil, fmt.Errorf("%w: magic %q", errBadPage, in[:4])
 	case le.Uint32(in[offPageCRC:]) != crcOf(in, offPageCRC):
-		return p, nil, fmt.Errorf("%w: checksum", errBadPage)
+		return p, nil, nil, fmt.Errorf("%w: checksum", errBadPage)
 	case !bytes.Equal(in[16:24], leg[:8]) || int64(le.Uint32(in[24:])) != group:
-		return p, nil, fmt.Errorf("%w: of leg %x group %d", errBadPage, in[16:24], le.Uint32(in[24:]))
+		return p, nil, nil, fmt.Errorf("%w: of leg %x group %d", errBadPage, in[16:24], le.Uint32(in[24:]))
 	}
 	p.sequence, p.epoch = le.Uint64(in[8:]), le.Uint64(in[32:])
 	dirty = make([]uint64, wordsPerGroup)
-	for i := range p.sums {
+	records = make([]sumRecord, ExtentsPerGroup)
+	for i := range records {
 		record := in[offExtents+i*extentRecord:][:extentRecord]
 		for w := range extentDirty / 8 {
 			dirty[i*extentDirty/8+w] = le.Uint64(record[w*8:])
 		}
-		p.sums[i] = sumRecord{le.Uint32(record[128:]), le.Uint32(record[132:]), le.Uint64(record[136:])}
+		records[i] = sumRecord{le.Uint32(record[128:]), le.Uint32(record[132:])}
+		p.leaves[i] = le.Uint64(record[136:])
 	}
-	return p, dirty, nil
+	return p, dirty, records, nil
 }
 
 // loadPages fills the dirty map. A page that cannot be read or trusted makes all its blocks dirty.
@@ -101,16 +101,19 @@ func (m *Meta) loadPages(s *Superblock) {
 		group := int64(g)
 		err := m.dev.ReadAt(buf, mapPageOffset(group))
 		var dirty []uint64
+		var records []sumRecord
 		if err == nil {
-			m.pages[g], dirty, err = decodePage(buf, s.Leg, group)
+			m.pages[g], dirty, records, err = decodePage(buf, s.Leg, group)
 		}
 		from := group * blocksPerGroup
 		if err != nil {
 			m.badPages++
-			m.pages[g] = freshPage(s)
+			m.pages[g] = page{sequence: 1, epoch: s.GrantEpoch}
+			m.sums.setRecords(group, unknownRecords())
 			m.dirty.Set(from, min(blocksPerGroup, m.dirty.Blocks()-from))
 			continue // marked as changed, so the next StoreDirty mends the page
 		}
+		m.sums.setRecords(group, records)
 		m.dirty.addWords(from, dirty)
 		m.dirty.changed[g].Store(false)
 	}
@@ -128,7 +131,7 @@ func (m *Meta) StoreDirty(extents ...int64) error {
 	defer block.Put(buf)
 	s := m.super.Load()
 	for _, group := range m.groupsOf(extents) {
-		if err := m.storePage(buf, s, group); err != nil {
+		if err := m.storePage(buf, s, group, block.Durable); err != nil {
 			return fmt.Errorf("map page %d of leg %s: %w", group, s.Leg, err)
 		}
 	}
@@ -156,7 +159,7 @@ func (m *Meta) groupsOf(extents []int64) []int64 {
 }
 
 // storePage writes one page. The mark "changed" goes first: a bit that changes during the copy sets it again.
-func (m *Meta) storePage(buf []byte, s *Superblock, group int64) error {
+func (m *Meta) storePage(buf []byte, s *Superblock, group int64, d block.Durability) error {
 	m.dirty.changed[group].Store(false)
 	words := make([]uint64, wordsPerGroup)
 	m.dirty.copyOut(group*blocksPerGroup, words)
@@ -164,8 +167,8 @@ func (m *Meta) storePage(buf []byte, s *Superblock, group int64) error {
 	p := m.pages[group]
 	p.sequence++
 	p.epoch = s.GrantEpoch
-	p.encode(buf, s.Leg, group, words)
-	if err := m.dev.WriteAt(buf, mapPageOffset(group), block.Durable); err != nil {
+	p.encode(buf, s.Leg, group, words, m.sums.recordsOf(group))
+	if err := m.dev.WriteAt(buf, mapPageOffset(group), d); err != nil {
 		return err
 	}
 	m.pages[group] = p

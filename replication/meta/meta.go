@@ -1,8 +1,10 @@
 package meta
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,13 +39,14 @@ type Meta struct {
 	pages   []page // by group; under storing
 
 	acks acked
+	sums sums
 
 	found logTable // what the ring said at Open
 	log   *activity
 }
 
-// Format writes an empty meta for s.VolumeBytes: all zero, map pages that say "nothing dirty, all sums unknown",
-// and, last, the superblock. Layout, features, sequence, a leg id and the state New are filled in where they are
+// Format writes an empty meta for s.VolumeBytes: all zero, map pages that say "nothing dirty", sum pages that say "all zero" of
+// a leg with FlagZeroed and nothing of another one, and, last, the superblock. Layout, features, sequence, a leg id and the state New are filled in where they are
 // zero. The ids, node and VolumeBytes are the caller's. A device that holds a superblock is refused.
 func Format(dev block.Device, s Superblock) error {
 	if err := s.fill(); err != nil {
@@ -55,15 +58,11 @@ func Format(dev block.Device, s Superblock) error {
 	if newest, _ := readSlots(dev); newest != nil { //nolint:errcheck // what cannot be read is not formatted
 		return ErrFormatted
 	}
-	if err := dev.Zero(0, dev.Size(), block.Cached); err != nil {
+	if err := dev.Zero(0, groupsOffset, block.Cached); err != nil {
 		return err
 	}
-	buf := block.Get(BlockBytes)
-	defer block.Put(buf)
 	for g := range int64(s.Groups) {
-		p := freshPage(&s)
-		p.encode(buf, s.Leg, g, make([]uint64, wordsPerGroup))
-		if err := dev.WriteAt(buf, mapPageOffset(g), block.Cached); err != nil {
+		if err := formatGroup(dev, &s, g); err != nil {
 			return err
 		}
 	}
@@ -71,6 +70,29 @@ func Format(dev block.Device, s Superblock) error {
 		return err
 	}
 	return writeSlot(dev, &s)
+}
+
+// formatGroup writes a map page and its sum pages.
+func formatGroup(dev block.Device, s *Superblock, group int64) error {
+	buf := block.Get(groupBytes)
+	defer block.Put(buf)
+	clear(buf)
+	records := unknownRecords()
+	for i := range records {
+		e := group*ExtentsPerGroup + int64(i)
+		blocks := min(BlocksPerExtent, int64(s.VolumeBytes/BlockBytes)-e*BlocksPerExtent)
+		if s.Flags&FlagZeroed == 0 || blocks <= 0 {
+			continue
+		}
+		page := buf[(1+i)*BlockBytes:][:BlockBytes]
+		for b := range blocks {
+			binary.LittleEndian.PutUint32(page[4*b:], zeroSum)
+		}
+		records[i] = sumRecord{crc: crc32.Checksum(page, castagnoli)}
+	}
+	p := page{sequence: 1, epoch: s.GrantEpoch}
+	p.encode(buf[:BlockBytes], s.Leg, group, make([]uint64, wordsPerGroup), records)
+	return dev.WriteAt(buf, mapPageOffset(group), block.Cached)
 }
 
 // Erase makes both superblocks unreadable, durably: what was there is no leg any more.
@@ -103,6 +125,7 @@ func Open(dev block.Device) (*Meta, error) {
 		readOnly: s.ReadOnlyCompatible&^knownReadOnlyCompatible != 0,
 		dirty:    NewBitmap(int64(s.VolumeBytes / BlockBytes)),
 		pages:    make([]page, groupsFor(int64(s.VolumeBytes))),
+		sums:     newSums(Extents(int64(s.VolumeBytes))),
 	}
 	m.super.Store(s)
 	m.loadPages(s)
@@ -134,6 +157,11 @@ func (m *Meta) loadLog(s *Superblock) {
 		if e != noExtent && int64(e) >= extents {
 			m.found.slots[i] = noExtent
 			m.found.whole = false // a valid block with an extent that is not there: trust nothing
+		}
+	}
+	for _, e := range m.found.slots {
+		if e != noExtent {
+			m.sums.unknown(int64(e))
 		}
 	}
 	if s.Base.IsZero() {
@@ -171,7 +199,10 @@ func (m *Meta) ReadOnly() bool { return m.readOnly }
 func (m *Meta) Dirty() *Bitmap { return m.dirty }
 
 // Close closes the device. It does not clear FlagOpen: a clean close is the engine's decision (O4).
-func (m *Meta) Close() error { return m.dev.Close() }
+func (m *Meta) Close() error {
+	m.sums.forget()
+	return m.dev.Close()
+}
 
 // Change applies f to a copy of the superblock and makes it durable in the other slot (O8). Changes are
 // serialised. Texts and history that are too long are cut; a change of a fixed field (ids of site, volume and

@@ -85,7 +85,7 @@ const (
 const (
 	// FeatureNoActivityLog: the leg was made by a release that kept no activity log. Refused since there is one.
 	FeatureNoActivityLog uint32 = 1 << 0
-	// FeatureNoSums: the leg keeps no checksums; its sum pages are zero.
+	// FeatureNoSums: the leg was made by a release that kept no checksums. Refused since there are some.
 	FeatureNoSums uint32 = 1 << 1
 )
 

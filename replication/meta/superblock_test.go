@@ -90,7 +90,7 @@ func TestOffsets(t *testing.T) {
 		{12, 2, 1},
 		{14, 2, 0},
 		{16, 8, 0x0102030405060708},
-		{24, 4, 2},
+		{24, 4, 0},
 		{28, 4, 0},
 		{80, 1, 1},
 		{81, 1, 3},
@@ -197,7 +197,7 @@ func TestFormatThenOpen(t *testing.T) {
 	dev := formatted(t)
 	m := open(t, dev.CutPick(func(crashdev.Pending) bool { return false })) // all of it is durable
 	s := m.Super()
-	if s.State != New || s.Leg.IsZero() || s.Incompatible != FeatureNoSums || s.Groups != 3 || m.Unclean() ||
+	if s.State != New || s.Leg.IsZero() || s.Incompatible != 0 || s.Groups != 3 || m.Unclean() ||
 		m.ReadOnly() || m.BadPages() != 0 || m.Dirty().Count() != 0 || m.Dirty().Blocks() != testVolumeBytes/4096 {
 		t.Fatalf("%+v", s)
 	}
@@ -282,8 +282,11 @@ func TestOpenRefuses(t *testing.T) {
 		"unknown feature": {func(t *testing.T, d block.Device) {
 			patch(t, d, func(s *Superblock) { s.Incompatible |= 1 << 31 })
 		}, ErrUnknownFeature},
-		"with activity log": {func(t *testing.T, d block.Device) {
-			patch(t, d, func(s *Superblock) { s.Incompatible = 0 })
+		"no activity log": {func(t *testing.T, d block.Device) {
+			patch(t, d, func(s *Superblock) { s.Incompatible = FeatureNoActivityLog })
+		}, ErrUnknownFeature},
+		"no sums": {func(t *testing.T, d block.Device) {
+			patch(t, d, func(s *Superblock) { s.Incompatible = FeatureNoSums })
 		}, ErrUnknownFeature},
 		"more groups than room": {func(t *testing.T, d block.Device) {
 			patch(t, d, func(s *Superblock) { s.MetaBytes += 112 << 20; s.Groups++ })

@@ -65,7 +65,10 @@ func (v *Volume) forward(ctx context.Context, f *link.Frame, data []byte) (done 
 	}
 	answer := make(chan error, 1)
 	take := func(status uint32, err error) {
-		if err == nil && status != statusDone {
+		switch {
+		case err == nil && status == statusDamaged:
+			err = errDamaged
+		case err == nil && status != statusDone:
 			err = errElsewhere
 		}
 		answer <- err
@@ -94,8 +97,11 @@ func (v *Volume) forward(ctx context.Context, f *link.Frame, data []byte) (done 
 		copy(data, own)
 	}
 	end()
-	if errors.Is(err, errElsewhere) {
+	switch {
+	case errors.Is(err, errElsewhere):
 		err = v.pause(ctx, forwardAgain)
+		return false, err
+	case errors.Is(err, errDamaged):
 		return false, err
 	}
 	return err == nil, nil // ErrLost: tried again when there is a way
@@ -139,9 +145,9 @@ func (v *Volume) place(ctx context.Context, f *link.Frame) (leave func(), err er
 }
 
 func (v *Volume) forwardWrite(ctx context.Context, q *request) (done bool, err error) {
-	f := &link.Frame{Type: link.ProxyWrite, Offset: uint64(q.off), Length: uint32(q.n)}
+	f := &link.Frame{Type: link.ProxyWrite, Offset: uint64(q.off), Length: uint32(q.n), Sums: q.sums}
 	if q.zero {
-		f.Type = link.ProxyZero
+		f.Type, f.Sums = link.ProxyZero, nil
 	}
 	if q.fua {
 		f.Flags |= link.FUA
@@ -222,12 +228,15 @@ func (v *Volume) serve(ctx context.Context, l *link.Lane, f *link.Frame) {
 	case link.ProxyFlush:
 		err = v.flush(ctx, l)
 	default:
-		q := &request{zero: f.Type == link.ProxyZero, off: off, n: n, p: f.Payload, fua: f.Flags&link.FUA != 0, from: l}
+		q := &request{zero: f.Type == link.ProxyZero, off: off, n: n, p: f.Payload, sums: sumsIn(f), fua: f.Flags&link.FUA != 0, from: l}
 		err = v.run(ctx, q)
 	}
 	_ = drop(f, nil) //nolint:errcheck // always nil
 	status := uint32(statusDone)
-	if err != nil {
+	switch {
+	case errors.Is(err, errDamaged):
+		status = statusDamaged
+	case err != nil:
 		status = statusElsewhere // or the lane is over, and nobody hears it
 	}
 	l.Ack(f.Request, status)

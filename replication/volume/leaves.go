@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"sync"
 
 	"duet/replication/block"
@@ -121,44 +123,80 @@ func (l *leaves) root(id meta.ID, size int64) Leaf {
 	return Leaf(h.Sum(nil))
 }
 
-// refresh recomputes every stale leaf by reading the leg. locked says that the caller holds the whole volume.
-func (v *Volume) refresh(ctx context.Context, locked bool) error {
+// locking says who holds the places of what is digested.
+type locking bool
+
+const (
+	lockEach  locking = false // each extent is locked for itself
+	lockedAll locking = true  // the caller holds the whole volume
+)
+
+// refresh recomputes every stale leaf by reading the leg. heal: blocks that this leg cannot give are fetched from the other one.
+func (v *Volume) refresh(ctx context.Context, l locking, heal bool) error {
 	buf := block.Get(digestRead)
 	defer block.Put(buf)
 	for e := int64(0); e < int64(len(v.leaves.sums)); e++ {
 		if !v.leaves.isStale(e) {
 			continue
 		}
-		if err := v.refreshExtent(ctx, e, locked, buf); err != nil {
+		bad, err := v.refreshExtent(ctx, e, l, buf)
+		if err == nil && heal && len(bad) > 0 {
+			if err = v.healAll(ctx, bad); err == nil || errors.Is(err, errDamaged) {
+				_, err = v.refreshExtent(ctx, e, l, buf)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (v *Volume) refreshExtent(ctx context.Context, e int64, locked bool, buf []byte) error {
+// readForDigest reads what this leg holds, for comparing. Sums that are unknown are learned; a block that it cannot give is
+// replaced by its mark. One that cannot be read, and whose sum is unknown, cannot be compared: the leg has failed.
+func (v *Volume) readForDigest(p []byte, off int64) (bad []badBlock, err error) {
+	leg := v.parts.Load()
+	if bad, err = leg.read(p, off); err != nil {
+		return nil, v.legError("read for a digest", err)
+	}
+	if err := leg.learn(p, off, bad); err != nil {
+		return nil, v.legError("sums", err)
+	}
+	for _, b := range bad {
+		sum := leg.sum(b.n)
+		if sum == meta.SumUnknown {
+			return nil, v.legError("read for a digest", fmt.Errorf("block %d cannot be read, and its sum is not known", b.n))
+		}
+		copy(p[b.n*Block-off:], badMark(sum))
+	}
+	v.count.digest.Add(int64(len(p)))
+	return bad, nil
+}
+
+func (v *Volume) refreshExtent(ctx context.Context, e int64, l locking, buf []byte) (bad []badBlock, err error) {
 	off := e * meta.ExtentBytes
 	n := min(meta.ExtentBytes, v.size-off)
-	if !locked {
+	if l == lockEach {
 		c, err := v.locks.lock(ctx, off/Block, n/Block, false)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer v.locks.release(c)
 	}
 	h := sha256.New()
 	for at := off; at < off+n; {
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
 		p := buf[:min(int64(len(buf)), off+n-at)]
-		if err := v.disk().ReadAt(p, at); err != nil {
-			return v.legError("read for the proof", err)
+		found, err := v.readForDigest(p, at)
+		if err != nil {
+			return nil, err
 		}
+		bad = append(bad, found...)
 		h.Write(p)
 		at += int64(len(p))
 	}
-	v.count.digest.Add(n)
 	v.leaves.set(e, Leaf(h.Sum(nil)))
-	return nil
+	return bad, nil
 }

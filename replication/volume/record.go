@@ -261,7 +261,8 @@ func (v *Volume) Status() control.VolumeStatus {
 		LegState: "missing",
 		HeldOps:  int(v.count.held.Load()),
 		Reads:    v.count.reads.Load(), Writes: v.count.writes.Load(), Flushes: v.count.flushes.Load(),
-		LastStallMS: v.count.stallMS.Load(),
+		LastStallMS:    v.count.stallMS.Load(),
+		RepairedBlocks: v.count.repaired.Load(), DamagedBlocks: len(v.damaged),
 		Copy: control.CopyProgress{
 			Running:     v.facts.Role != stage.NoCopy && v.facts.Phase != stage.Holding,
 			DirtyBytes:  v.count.dirtyAtStart.Load(),

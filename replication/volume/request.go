@@ -17,6 +17,7 @@ type request struct {
 	zero   bool
 	off, n int64
 	p      []byte
+	sums   []uint32 // of its blocks
 	fua    bool
 	from   *link.Lane // forwarded by the other node; nil: of a client here
 	issued bool       // at least once: its blocks may differ between the legs
@@ -90,8 +91,9 @@ func (v *Volume) read(ctx context.Context, p []byte, off int64, from *link.Lane)
 		if err != nil {
 			return err
 		}
+		var bad []badBlock
 		if v.allowed(stage.Reads) {
-			err = v.disk().ReadAt(p, off)
+			bad, err = v.parts.Load().read(p, off)
 		} else {
 			err = errNotNow
 		}
@@ -99,13 +101,27 @@ func (v *Volume) read(ctx context.Context, p []byte, off int64, from *link.Lane)
 		switch {
 		case errors.Is(err, errNotNow):
 		case err != nil:
-			// A single bad block costs the whole leg: reading it from the other one and repairing it comes with checksums.
 			_ = v.legError("read", err) //nolint:errcheck // the request is held, not failed
+		case len(bad) > 0:
+			err = v.healAll(ctx, bad)
+			if ctx.Err() != nil || errors.Is(err, errDamaged) {
+				return err
+			}
 		case v.allowed(stage.Reads):
 			v.count.reads.Add(1)
 			return nil
 		}
 	}
+}
+
+// healAll heals one after another. After an error of the leg the request is held.
+func (v *Volume) healAll(ctx context.Context, bad []badBlock) error {
+	for _, b := range bad {
+		if err := v.heal(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var errNotNow = errors.New("the grant changed meanwhile")
@@ -115,7 +131,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	if err := v.inRange(off, int64(len(p))); err != nil {
 		return err
 	}
-	return v.run(ctx, &request{off: off, n: int64(len(p)), p: p, fua: fua})
+	return v.run(ctx, &request{off: off, n: int64(len(p)), p: p, sums: sumsOf(p), fua: fua})
 }
 
 // Zero is a write of zeroes, in pieces that lock and travel like writes.
@@ -125,7 +141,7 @@ func (v *Volume) Zero(ctx context.Context, off, n int64, fua bool) error {
 	}
 	for n > 0 {
 		piece := min(n, MaxRequest)
-		if err := v.run(ctx, &request{zero: true, off: off, n: piece, fua: fua}); err != nil {
+		if err := v.run(ctx, &request{zero: true, off: off, n: piece, sums: zeroSums[:piece/Block], fua: fua}); err != nil {
 			return err
 		}
 		off, n = off+piece, n-piece
@@ -261,6 +277,7 @@ func (v *Volume) end(q *request, suspect bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.active, q)
+	v.undamaged(q.first(), q.blocks())
 	if suspect && q.issued {
 		v.suspect.Set(q.first(), q.blocks())
 	}
@@ -291,9 +308,9 @@ func (v *Volume) plan(q *request) {
 func (v *Volume) issue(q *request) bool {
 	var peer chan bool
 	if q.lane != nil {
-		f := &link.Frame{Type: link.Write, Volume: v.handle, Offset: uint64(q.off), Length: uint32(q.n), Payload: q.p}
+		f := &link.Frame{Type: link.Write, Volume: v.handle, Offset: uint64(q.off), Length: uint32(q.n), Payload: q.p, Sums: q.sums}
 		if q.zero {
-			f.Type = link.Zero
+			f.Type, f.Sums = link.Zero, nil
 		}
 		if q.fua {
 			f.Flags |= link.FUA
@@ -305,7 +322,7 @@ func (v *Volume) issue(q *request) bool {
 			v.sendCatching(q, f)
 		}
 	}
-	err := q.hot.write(q.p, q.off, q.n, durability(q.fua))
+	err := q.hot.write(q.p, q.sums, q.off, q.n, durability(q.fua))
 	peerDone := true
 	if peer != nil {
 		peerDone = <-peer
@@ -317,23 +334,27 @@ func (v *Volume) issue(q *request) bool {
 	return peerDone
 }
 
-// write writes p, or zeroes.
-func (leg *parts) write(p []byte, off, n int64, d block.Durability) error {
+// write writes p, or zeroes, to extents that are hot, and notes their sums.
+func (leg *parts) write(p []byte, sums []uint32, off, n int64, d block.Durability) (err error) {
 	if p == nil {
-		return leg.data.Zero(off, n, d)
+		err = leg.data.Zero(off, n, d)
+	} else {
+		err = leg.data.WriteAt(p, off, d)
 	}
-	return leg.data.WriteAt(p, off, d)
+	if err == nil {
+		leg.meta.SetSums(off/Block, sums)
+	}
+	return err
 }
 
-// put writes what the other node sent, when the activity log of this leg has its extents (O1).
-func (v *Volume) put(p []byte, off, n int64, d block.Durability) error {
-	leg := v.parts.Load() // one leg from begin to end
+// put writes what does not come from a client here, when the activity log of this leg has its extents (O1).
+func (leg *parts) put(p []byte, sums []uint32, off, n int64, d block.Durability) error {
 	first, last := extentsOf(off, n)
 	if err := leg.meta.Begin(first, last); err != nil {
 		return err
 	}
 	defer leg.meta.End(first, last)
-	return leg.write(p, off, n, d)
+	return leg.write(p, sums, off, n, d)
 }
 
 // peerWrote takes the peer's answer to a paired write.

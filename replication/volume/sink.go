@@ -20,6 +20,7 @@ const (
 	statusDone      = 0
 	statusFailed    = 1
 	statusElsewhere = 2 // of a forwarded request: as far as this node knows, it does not coordinate the volume
+	statusDamaged   = 3 // of a read: no leg has the block, or this one has it not
 )
 
 // sink is a copy into this leg.
@@ -159,7 +160,7 @@ func (v *Volume) takeMap(s *source, f *link.Frame) error {
 // the lane. The payload is given back here.
 func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 	switch f.Type {
-	case link.Write, link.Zero, link.Resync:
+	case link.Write, link.Zero, link.Resync, link.ResyncBad:
 		return v.apply(l, f)
 	case link.ProxyWrite, link.ProxyZero, link.ProxyRead, link.ProxyFlush:
 		return v.proxied(l, f)
@@ -172,6 +173,8 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 		return drop(f, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID))
 	}
 	switch f.Type {
+	case link.LegRead:
+		return v.giveBlock(l, f, facts.Failed)
 	case link.Flush:
 		v.spawn(func() { l.Ack(f.Request, v.syncStatus()) })
 		return drop(f, nil)
@@ -212,8 +215,12 @@ func (v *Volume) spawn(f func()) {
 // that admits the frame: after a takeover no write of the old owner can still come and get in line behind ours.
 func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 	off, n := int64(f.Offset), int64(f.Length)
-	if v.inRange(off, n) != nil || n > MaxRequest || f.Type == link.Zero != (len(f.Payload) == 0) ||
-		f.Type != link.Zero && int64(len(f.Payload)) != n || f.Request == 0 {
+	payload := n
+	if f.Type == link.Zero || f.Type == link.ResyncBad {
+		payload = 0
+	}
+	if v.inRange(off, n) != nil || n > MaxRequest || int64(len(f.Payload)) != payload || f.Request == 0 ||
+		f.Type == link.ResyncBad && (n != Block || f.Status == meta.SumUnknown) {
 		return drop(f, fmt.Errorf("%w: range of a write", link.ErrFrame))
 	}
 	c, err := v.admit(l, f, off, n)
@@ -239,6 +246,7 @@ func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 var errDeadLeg = errors.New("the leg is dead")
 
 func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error) {
+	ofCopy := f.Type == link.Resync || f.Type == link.ResyncBad
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
@@ -246,11 +254,11 @@ func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error
 		return nil, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID)
 	case v.facts.Failed:
 		return nil, errDeadLeg
-	case f.Type == link.Resync && v.sink == nil:
+	case ofCopy && v.sink == nil:
 		return nil, fmt.Errorf("%w: resync without a copy", link.ErrFrame)
-	case f.Type != link.Resync && !stage.TakesWrites(v.facts):
+	case !ofCopy && !stage.TakesWrites(v.facts):
 		return nil, fmt.Errorf("%w: write in stage %s", link.ErrFrame, stage.Of(v.facts))
-	case f.Type == link.Resync:
+	case ofCopy:
 		v.count.resync.Add(n)
 	case !v.facts.Peer && !v.facts.InStep:
 		v.md().Dirty().Set(off/Block, n/Block) // the leg that was taken out may lack it
@@ -260,11 +268,23 @@ func (v *Volume) admit(l *link.Lane, f *link.Frame, off, n int64) (*claim, error
 }
 
 func (v *Volume) write(f *link.Frame, off, n int64) uint32 {
-	if err := v.put(f.Payload, off, n, durability(f.Flags&link.FUA != 0)); err != nil {
+	if f.Type == link.ResyncBad {
+		return v.takeBad(off, f.Status)
+	}
+	err := v.parts.Load().put(f.Payload, sumsIn(f), off, n, durability(f.Flags&link.FUA != 0))
+	if err != nil {
 		_ = v.legError("write", err) //nolint:errcheck // told by the status
 		return statusFailed
 	}
 	return statusDone
+}
+
+// sumsIn are the sums of the blocks that a frame writes; they came with it and were compared with its payload.
+func sumsIn(f *link.Frame) []uint32 {
+	if len(f.Payload) == 0 {
+		return zeroSums[:f.Length/Block]
+	}
+	return f.Sums
 }
 
 func (v *Volume) syncStatus() uint32 {
@@ -338,7 +358,11 @@ func (v *Volume) answerBarrier(ctx context.Context, l *link.Lane, f *link.Frame,
 	if err != nil {
 		err = v.legError("sync", err)
 	} else {
-		err = v.refresh(ctx, c != nil)
+		how := lockEach
+		if c != nil {
+			how = lockedAll
+		}
+		err = v.refresh(ctx, how, false)
 	}
 	if err != nil {
 		l.Close(err)

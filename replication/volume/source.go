@@ -359,19 +359,88 @@ func (s *source) send(p interval) error {
 	if err != nil {
 		return errCopyOver
 	}
-	defer v.locks.release(c)
 	buf := block.Get(int(p.n * Block))
-	if err := v.disk().ReadAt(buf, p.from*Block); err != nil {
+	bad, err := v.parts.Load().read(buf, p.from*Block)
+	if err != nil || len(bad) > 0 {
 		block.Put(buf)
-		return v.legError("read for the copy", err)
+		v.locks.release(c)
+		if err != nil {
+			return v.legError("read for the copy", err)
+		}
+		return s.sendAround(p, bad)
 	}
-	id := v.noteSent(s, p.from, p.n)
-	v.count.resync.Add(p.n * Block)
-	f := &link.Frame{Type: link.Resync, Volume: v.handleNow(), Offset: uint64(p.from * Block), Length: uint32(len(buf)), Payload: buf}
+	defer v.locks.release(c)
+	f := &link.Frame{Type: link.Resync, Offset: uint64(p.from * Block), Length: uint32(len(buf)), Payload: buf}
+	s.enqueue(f, p, func() { block.Put(buf) })
+	return nil
+}
+
+// enqueue sends a frame of the copy about a piece whose place in the overlap lock the caller has.
+func (s *source) enqueue(f *link.Frame, p interval, free func()) {
+	id := s.v.noteSent(s, p.from, p.n)
+	s.v.count.resync.Add(p.n * Block)
+	f.Volume = s.v.handleNow()
 	s.lane.Send(f, func(status uint32, err error) {
-		block.Put(buf)
-		v.sent(s, id, p, status, err)
+		free()
+		s.v.sent(s, id, p, status, err)
 	})
+}
+
+// sendAround sends a piece with blocks that this leg could not give: healed from the target, which may well have them, or as
+// what they are.
+func (s *source) sendAround(p interval, bad []badBlock) error {
+	rest := p
+	for _, b := range bad {
+		err := s.v.heal(s.ctx, b)
+		switch {
+		case err == nil:
+			continue // sent with what follows
+		case s.ctx.Err() != nil:
+			return errCopyOver
+		case !errors.Is(err, errDamaged):
+			return err
+		}
+		if err := s.sendUnless(interval{rest.from, b.n - rest.from}); err != nil {
+			return err
+		}
+		if err := s.sendBad(b.n); err != nil {
+			return err
+		}
+		rest = interval{b.n + 1, p.from + p.n - b.n - 1}
+	}
+	return s.sendUnless(rest)
+}
+
+// sendUnless is send of a piece that may be empty.
+func (s *source) sendUnless(p interval) error {
+	if p.n == 0 {
+		return nil
+	}
+	return s.send(p)
+}
+
+// sendBad tells the target the sum of a block that is damaged here. If a write made it good meanwhile, it is sent as it is.
+func (s *source) sendBad(b int64) error {
+	v := s.v
+	c, err := v.locks.lock(s.ctx, b, 1, false)
+	if err != nil {
+		return errCopyOver
+	}
+	buf := block.Get(Block)
+	leg := v.parts.Load()
+	bad, err := leg.read(buf, b*Block)
+	block.Put(buf)
+	sum := leg.sum(b)
+	switch {
+	case err != nil, len(bad) > 0 && sum == meta.SumUnknown:
+		v.locks.release(c)
+		return v.legError("read for the copy", errors.Join(err, errDamaged))
+	case len(bad) == 0:
+		v.locks.release(c)
+		return s.send(interval{b, 1})
+	}
+	defer v.locks.release(c)
+	s.enqueue(&link.Frame{Type: link.ResyncBad, Offset: uint64(b * Block), Length: Block, Status: sum}, interval{b, 1}, func() {})
 	return nil
 }
 
@@ -525,8 +594,8 @@ func (v *Volume) blockDigests(off, n int64) ([]byte, error) {
 	sums := make([]byte, 0, n/Block*digestBytes)
 	for at := off; at < off+n; {
 		p := buf[:min(int64(len(buf)), off+n-at)]
-		if err := v.disk().ReadAt(p, at); err != nil {
-			return nil, v.legError("read for a digest", err)
+		if _, err := v.readForDigest(p, at); err != nil {
+			return nil, err
 		}
 		for b := 0; b < len(p); b += Block {
 			d := sha256.Sum256(p[b : b+Block])
@@ -534,7 +603,6 @@ func (v *Volume) blockDigests(off, n int64) ([]byte, error) {
 		}
 		at += int64(len(p))
 	}
-	v.count.digest.Add(n)
 	return sums, nil
 }
 
@@ -586,7 +654,7 @@ func (s *source) barrier(hard bool) (theirs Leaf, err error) {
 			return theirs, s.v.legError("sync", err)
 		}
 	}
-	if err := s.v.refresh(s.ctx, false); err != nil {
+	if err := s.v.refresh(s.ctx, lockEach, !hard); err != nil {
 		return theirs, err
 	}
 	b, err := s.await(answer)

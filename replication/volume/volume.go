@@ -127,30 +127,32 @@ type Volume struct {
 	deadline atomic.Int64
 	term     atomic.Uint64 // grows when the right to answer lapsed or changed
 
-	mu        sync.Mutex
-	changed   chan struct{}
-	waiters   int
-	closed    bool
-	right     Right
-	facts     stage.Facts
-	lane      *link.Lane
-	laneCtx   context.Context // of forwarded requests: ends with the lane
-	endLane   context.CancelFunc
-	handle    uint32 // how this node names the volume on the lane
-	active    map[*request]struct{}
-	suspect   *meta.Bitmap // blocks whose write was given up here with unknown end
-	unsynced  *meta.Bitmap // blocks the other leg acknowledged after its last completed sync
-	clean     bool         // this leg's divergence is known (handshake.Leg.Clean)
-	rebooted  bool
-	excluding bool
-	drains    uint64 // number of the last drain
-	pledged   bool   // the copy is finished and may have been reported: nothing alone before the stage of the grant changes
-	copying   *source
-	sink      *sink
-	flushing  *flushBatch
-	nextFlush *flushBatch
-	lastSent  map[int64]uint64 // catching: newest frame in flight per block
-	sends     uint64
+	mu         sync.Mutex
+	changed    chan struct{}
+	waiters    int
+	closed     bool
+	right      Right
+	facts      stage.Facts
+	lane       *link.Lane
+	laneCtx    context.Context // of forwarded requests: ends with the lane
+	endLane    context.CancelFunc
+	handle     uint32 // how this node names the volume on the lane
+	active     map[*request]struct{}
+	suspect    *meta.Bitmap // blocks whose write was given up here with unknown end
+	unsynced   *meta.Bitmap // blocks the other leg acknowledged after its last completed sync
+	clean      bool         // this leg's divergence is known (handshake.Leg.Clean)
+	rebooted   bool
+	excluding  bool
+	drains     uint64 // number of the last drain
+	pledged    bool   // the copy is finished and may have been reported: nothing alone before the stage of the grant changes
+	copying    *source
+	sink       *sink
+	flushing   *flushBatch
+	nextFlush  *flushBatch
+	damaged    map[int64]struct{} // blocks that no leg has
+	readErrors []int64            // when blocks could not be read, CLOCK_BOOTTIME, the oldest first
+	lastSent   map[int64]uint64   // catching: newest frame in flight per block
+	sends      uint64
 
 	forwards   chan struct{} // a place for each request that the other node carries out
 	forwarding int           // those that have been sent
@@ -180,6 +182,7 @@ type counters struct {
 	held                   atomic.Int64
 	dirtyAtStart           atomic.Int64
 	resync, digest         atomic.Int64
+	repaired               atomic.Int64 // blocks, from the other leg
 	uncompared             atomic.Int64
 	stallMS                atomic.Int64
 }
@@ -207,7 +210,7 @@ func New(id meta.ID, name string, size int64, self control.Node, env Env) *Volum
 	blocks := size / Block
 	return &Volume{
 		ID: id, Name: name, Self: self, env: env, size: size,
-		changed: make(chan struct{}), active: map[*request]struct{}{}, lastSent: map[int64]uint64{},
+		changed: make(chan struct{}), active: map[*request]struct{}{}, damaged: map[int64]struct{}{}, lastSent: map[int64]uint64{},
 		suspect: meta.NewBitmap(blocks), unsynced: meta.NewBitmap(blocks), leaves: newLeaves(size),
 		forwards: make(chan struct{}, forwardsMax), laneCtx: ctx, endLane: func() {},
 		ctx: ctx, stop: stop,
@@ -238,6 +241,8 @@ func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 	v.leaves.forget()
 	v.suspect.Clear(0, v.suspect.Blocks())
 	v.unsynced.Clear(0, v.unsynced.Blocks())
+	clear(v.damaged)
+	v.readErrors = nil
 	v.clean = !m.Unclean() && m.BadPages() == 0
 	v.rebooted = !v.clean && s.Boot != boot
 	v.facts.Ready = true

@@ -106,6 +106,9 @@ func volumeState(v api.Volume) string {
 	if v.DirtyBytes > 0 {
 		text += fmt.Sprintf(", peer lacks %s", size(v.DirtyBytes))
 	}
+	if v.DamagedBlocks > 0 {
+		text += fmt.Sprintf(", %d blocks damaged", v.DamagedBlocks)
+	}
 	if v.Held {
 		text += fmt.Sprintf(", held: %d requests wait", v.HeldOps)
 	}
@@ -117,6 +120,7 @@ func volumeLines(w io.Writer, v api.Volume) {
 		row("id", v.ID), row("size", size(v.SizeBytes)), row("owner", v.Owner), row("in sync", strings.Join(v.InSync, ", ")),
 		row("state", volumeState(v)), row("leg here", v.Leg), row("generation", v.Generation),
 		row("proved equal", fmt.Sprintf("epoch %d", v.ProvenEpoch)), row("last copy", fmt.Sprintf("%s sent, %s digested", size(v.ResyncBytes), size(v.DigestBytes))),
+		row("bad blocks", fmt.Sprintf("%d repaired, %d damaged", v.RepairedBlocks, v.DamagedBlocks)),
 		row("last stall", fmt.Sprintf("%d ms", v.LastStallMS)), row("used by", v.UsedBy),
 	})
 }

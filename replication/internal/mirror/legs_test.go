@@ -147,14 +147,25 @@ func TestForwardedRequestsSurviveTheLane(t *testing.T) {
 	}
 }
 
-// failing makes the next write of a data device fail.
+// fail makes the next write or sync of a data device fail, or every read: one that fails once is healed.
 func (d *drive) fail(kind crashdev.Kind) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, data := range d.data {
-		data.FailNth(1, kind, errors.New("medium error"))
+		if kind != crashdev.Read {
+			data.FailNth(1, kind, errMedium)
+			continue
+		}
+		data.Hook(func(op crashdev.Op) error {
+			if op.Kind == crashdev.Read {
+				return errMedium
+			}
+			return nil
+		})
 	}
 }
+
+var errMedium = errors.New("medium error")
 
 // renew replaces the leg by a new one on a new disk full of what was there before, and lets the daemon find it.
 func (h *host) renew() {

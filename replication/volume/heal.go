@@ -1,0 +1,320 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"duet/replication/block"
+	"duet/replication/link"
+	"duet/replication/meta"
+)
+
+// A leg keeps a checksum of each of its blocks (package meta), and every block that is read from it is compared with its
+// sum before it is used. One that does not fit, or cannot be read, is fetched from the other leg, whatever that leg is at
+// the moment: what has the sum that is expected here is the block that was acknowledged (replication.md 9.3).
+
+const (
+	// readErrorsMax is how many blocks a leg may fail to read within readErrorsFor before it is taken out, if the other leg
+	// counts, too.
+	readErrorsMax = 16
+	readErrorsFor = time.Hour
+	// damagedMax bounds how many damaged blocks are remembered; more are told together.
+	damagedMax = 1024
+)
+
+// errDamaged: no leg has the block as it was acknowledged. It is the one error of a medium that a client gets.
+var errDamaged = fmt.Errorf("a block is damaged on every leg: %w", syscall.EIO)
+
+// badBlock is one that a leg cannot give.
+type badBlock struct {
+	n          int64 // its number
+	unreadable bool  // else it contradicts its sum
+}
+
+// read reads a range of the leg, whose place in the overlap lock the caller has, and compares it with its sums. bad are the
+// blocks of p that say nothing. An error means that the leg says nothing any more.
+func (leg *parts) read(p []byte, off int64) (bad []badBlock, err error) {
+	switch err = leg.data.ReadAt(p, off); {
+	case errors.Is(err, block.ErrDead), errors.Is(err, block.ErrClosed), errors.Is(err, block.ErrInvalid):
+		return nil, err
+	case err != nil:
+		return leg.readEach(p, off), nil
+	}
+	var table [MaxRequest / Block]uint32
+	for len(p) > 0 {
+		sums := table[:min(len(table), len(p)/Block)]
+		leg.meta.Sums(off/Block, sums)
+		for i, want := range sums {
+			if want != meta.SumUnknown && meta.SumOf(p[i*Block:][:Block]) != want {
+				bad = append(bad, badBlock{n: off/Block + int64(i)})
+			}
+		}
+		p, off = p[len(sums)*Block:], off+int64(len(sums)*Block)
+	}
+	return bad, nil
+}
+
+// readEach reads block by block, where a larger read failed.
+func (leg *parts) readEach(p []byte, off int64) (bad []badBlock) {
+	for i := int64(0); i < int64(len(p)); i += Block {
+		b := badBlock{n: (off + i) / Block}
+		if err := leg.data.ReadAt(p[i:i+Block], off+i); err != nil {
+			b.unreadable = true
+		} else if want := leg.sum(b.n); want == meta.SumUnknown || meta.SumOf(p[i:i+Block]) == want {
+			continue
+		}
+		bad = append(bad, b)
+	}
+	return bad
+}
+
+func (leg *parts) sum(b int64) uint32 {
+	var one [1]uint32
+	leg.meta.Sums(b, one[:])
+	return one[0]
+}
+
+// learn fills in the sums that are unknown from what was read, which is what the legs are compared by. bad says nothing.
+func (leg *parts) learn(p []byte, off int64, bad []badBlock) error {
+	sums := sumsOf(p)
+	for _, b := range bad {
+		sums[b.n-off/Block] = meta.SumUnknown
+	}
+	if !leg.meta.Learn(off/Block, sums) || leg.meta.ReadOnly() {
+		return nil
+	}
+	first, last := extentsOf(off, int64(len(p)))
+	for e := first; e <= last; e++ {
+		if err := leg.meta.StoreSums(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sumsOf are the sums of whole blocks.
+func sumsOf(p []byte) []uint32 {
+	sums := make([]uint32, len(p)/Block)
+	for i := range sums {
+		sums[i] = meta.SumOf(p[i*Block:][:Block])
+	}
+	return sums
+}
+
+// zeroSums are those of zeroes; they are never changed.
+var zeroSums = func() (sums [MaxRequest / Block]uint32) {
+	for i := range sums {
+		sums[i] = meta.SumOfZero
+	}
+	return sums
+}()
+
+// heal makes a block good again that this leg could not give. nil: look again. errDamaged: nobody has it.
+func (v *Volume) heal(ctx context.Context, b badBlock) error {
+	c, err := v.locks.lock(ctx, b.n, 1, true)
+	if err != nil {
+		return err
+	}
+	held := true
+	release := func() {
+		if held {
+			v.locks.release(c)
+			held = false
+		}
+	}
+	defer release()
+	leg := v.parts.Load()
+	buf := block.Get(Block)
+	defer block.Put(buf)
+	bad, err := leg.read(buf, b.n*Block)
+	switch {
+	case err != nil:
+		return v.legError("read", err)
+	case len(bad) == 0:
+		return nil // somebody was quicker, or it was a bad moment of the drive
+	}
+	b = bad[0]
+	if b.unreadable && v.tooManyReadErrors() {
+		return v.legError("read", fmt.Errorf("more than %d blocks could not be read within %v", readErrorsMax, readErrorsFor))
+	}
+	v.mu.Lock()
+	lane, linked, both, inStep := v.lane, v.facts.Linked, v.facts.Self && v.facts.Peer, v.facts.InStep
+	v.mu.Unlock()
+	if lane == nil || !linked {
+		if !both {
+			return v.noteDamaged(b)
+		}
+		release()
+		return v.wait(ctx, func() bool { return v.facts.Linked || !v.facts.Peer })
+	}
+	good, err := v.fetch(ctx, lane, b.n)
+	if good != nil {
+		defer block.Put(good)
+	}
+	want := leg.sum(b.n)
+	switch {
+	case errors.Is(err, link.ErrLost):
+		release()
+		return v.wait(ctx, func() bool { return v.lane != lane })
+	case errors.Is(err, errDamaged):
+		return v.noteDamaged(b)
+	case err != nil:
+		return err
+	case want == meta.SumUnknown && !inStep, want != meta.SumUnknown && meta.SumOf(good) != want:
+		return v.noteDamaged(b)
+	}
+	return v.repair(leg, b, good)
+}
+
+// wait is until for a client, which has no copy that could be over.
+func (v *Volume) wait(ctx context.Context, ready func() bool) error {
+	if v.until(ctx, ready) != nil {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// repair writes a block anew, durably, and looks whether it stays. A leg that does not keep it is dead.
+func (v *Volume) repair(leg *parts, b badBlock, good []byte) error {
+	off := b.n * Block
+	err := leg.put(good, sumsOf(good), off, Block, block.Durable)
+	v.leaves.touch(off, Block)
+	if err != nil {
+		return v.legError("repair", err)
+	}
+	buf := block.Get(Block)
+	defer block.Put(buf)
+	switch bad, err := leg.read(buf, off); {
+	case err != nil:
+		return v.legError("repair", err)
+	case len(bad) > 0:
+		return v.legError("repair", fmt.Errorf("block %d does not keep what is written to it", b.n))
+	}
+	v.count.repaired.Add(1)
+	v.env.Log.Warn("a block was repaired from the other leg", "volume", v.ID, "block", b.n, "unreadable", b.unreadable)
+	return v.countBad(b)
+}
+
+// countBad counts a block of a bad medium in the superblock, for people.
+func (v *Volume) countBad(b badBlock) error {
+	err := v.change(func(s *meta.Superblock) {
+		if b.unreadable {
+			s.ReadErrors++
+		} else {
+			s.SumErrors++
+		}
+	})
+	if err != nil {
+		return v.legError("count of errors", err)
+	}
+	return nil
+}
+
+// fetch asks for the other leg's block. The buffer is the caller's.
+func (v *Volume) fetch(ctx context.Context, lane *link.Lane, b int64) ([]byte, error) {
+	buf := block.Get(Block)
+	done := make(chan error, 1)
+	f := &link.Frame{Type: link.LegRead, Volume: v.handleNow(), Offset: uint64(b * Block), Length: Block}
+	lane.Ask(f, buf, func(status uint32, err error) {
+		if err == nil && status != statusDone {
+			err = errDamaged
+		}
+		done <- err
+	})
+	select {
+	case err := <-done:
+		return buf, err
+	case <-ctx.Done():
+		go func() { <-done; block.Put(buf) }() // the answer comes, or the lane ends
+		return nil, ctx.Err()
+	}
+}
+
+// giveBlock answers a fetch with what this leg holds, in the order of the lane. A block that contradicts its own sum is not given.
+func (v *Volume) giveBlock(l *link.Lane, f *link.Frame, failed bool) error {
+	off, n := int64(f.Offset), int64(f.Length)
+	if v.inRange(off, n) != nil || n > MaxRequest || f.Request == 0 || len(f.Payload) > 0 {
+		return drop(f, fmt.Errorf("%w: range of a read", link.ErrFrame))
+	}
+	c := v.locks.enqueue(off/Block, n/Block, false)
+	v.spawn(func() {
+		<-c.granted
+		buf := block.Get(int(n))
+		bad, err := v.parts.Load().read(buf, off)
+		v.locks.release(c)
+		if failed || err != nil || len(bad) > 0 {
+			block.Put(buf)
+			l.Ack(f.Request, statusDamaged)
+			return
+		}
+		l.Reply(f.Request, buf, func() { block.Put(buf) })
+	})
+	return nil
+}
+
+// noteDamaged tells of a block that no leg has; it is errDamaged. A whole write makes it good.
+func (v *Volume) noteDamaged(b badBlock) error {
+	v.mu.Lock()
+	_, known := v.damaged[b.n]
+	known = known || len(v.damaged) >= damagedMax
+	if !known {
+		v.damaged[b.n] = struct{}{}
+	}
+	v.mu.Unlock()
+	if known {
+		return errDamaged
+	}
+	why := "It contradicts its checksum"
+	if b.unreadable {
+		why = "The drive cannot read it"
+	}
+	v.fault("REPL-2011", "A block of a volume is damaged on every leg",
+		fmt.Sprintf("Block %d, at byte %d. %s, and the other leg does not have it as it was written.", b.n, b.n*Block, why),
+		"Bring the other node back if it is away: its leg may have the block. Else restore what lies there from a backup: a write of the whole block makes it good.")
+	return errors.Join(errDamaged, v.countBad(b))
+}
+
+// undamaged: the blocks of a write are good again. The caller holds mu.
+func (v *Volume) undamaged(first, blocks int64) {
+	for b := range v.damaged {
+		if b >= first && b < first+blocks {
+			delete(v.damaged, b)
+		}
+	}
+}
+
+// tooManyReadErrors counts one more, and says whether the leg is to be taken out for them: never the only one.
+func (v *Volume) tooManyReadErrors() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.env.Clock()
+	v.readErrors = append(v.readErrors, now)
+	for now-v.readErrors[0] > int64(readErrorsFor) {
+		v.readErrors = v.readErrors[1:]
+	}
+	return len(v.readErrors) > readErrorsMax && v.facts.InStep && v.facts.Peer
+}
+
+// takeBad takes a block of a copy that is damaged at the source: its sum says what the block was. If this leg has it, it stays
+// good, and the source may fetch it; else it is damaged here, too, and both legs say so.
+func (v *Volume) takeBad(off int64, sum uint32) uint32 {
+	leg := v.parts.Load()
+	e, _ := extentsOf(off, Block)
+	if err := leg.meta.Begin(e, e); err != nil {
+		_ = v.legError("activity log", err) //nolint:errcheck // told by the status
+		return statusFailed
+	}
+	defer leg.meta.End(e, e)
+	leg.meta.SetSums(off/Block, []uint32{sum})
+	return statusDone
+}
+
+// badMark stands for a damaged block where blocks are digested: two legs that both know it as damaged are equal.
+func badMark(sum uint32) []byte {
+	p := make([]byte, Block)
+	copy(p, fmt.Sprintf("duet: a damaged block, its sum is %08x", sum))
+	return p
+}
