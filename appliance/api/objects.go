@@ -124,9 +124,21 @@ type Volume struct {
 	Generation     string   `json:"generation,omitempty"`
 	ProvenEpoch    uint64   `json:"proven_epoch"` // epoch of the last equal digest
 	LastStallMS    int64    `json:"last_stall_ms"`
-	RepairedBlocks int64    `json:"repaired_blocks"`   // of the answering node's leg, from the other one, since its mirror started
-	DamagedBlocks  int      `json:"damaged_blocks"`    // that no leg has as they were written, as far as the answering node read them
+	RepairedBlocks int64    `json:"repaired_blocks"` // of the answering node's leg, from the other one, since its mirror started
+	DamagedBlocks  int      `json:"damaged_blocks"`  // that no leg has as they were written, as far as the answering node read them
+	Scrub          Scrub    `json:"scrub"`
 	UsedBy         string   `json:"used_by,omitempty"` // VM
+}
+
+// Scrub is about the running comparison of both legs, or the last one, by the answering node.
+type Scrub struct {
+	Running      bool   `json:"running"`
+	DoneBytes    int64  `json:"done_bytes"`           // of the running pass, or of the last one
+	Passes       int    `json:"passes"`               // that reached the end since the mirror started
+	AgeSeconds   int64  `json:"age_seconds"`          // since the last of them ended; -1: none has
+	Why          string `json:"why,omitempty"`        // the last one ended early
+	PeerRepaired int64  `json:"peer_repaired_blocks"` // of the other node's leg
+	Different    int64  `json:"different_blocks"`     // that were different without a sign of it
 }
 
 // VM is a virtual machine.

@@ -28,12 +28,13 @@ const (
 	ArbiterNone         Code = "SITE-1035"
 	OrderUnconfirmed    Code = "SITE-1036"
 
-	// REPL: the mirror. 2006 and 2010 are kept for scrub (replication.md section 11).
+	// REPL: the mirror. 2010 is kept for tables that rotted on both legs (replication.md section 9.3).
 	LegsUnrelated     Code = "REPL-2001"
 	NoSource          Code = "REPL-2002"
 	BothWrote         Code = "REPL-2003"
 	GenerationsDiffer Code = "REPL-2004"
 	CopyDiffers       Code = "REPL-2005"
+	LegsDiffer        Code = "REPL-2006"
 	BlockDamaged      Code = "REPL-2011"
 	LegMissing        Code = "REPL-2020"
 	DiskFailed        Code = "REPL-2021"

@@ -35,6 +35,18 @@ var mirrorEntries = []Entry{
 		Next: "Wait for the repeated copy; if the fault comes again, replace the disk of the node that was copied to", Command: "duet volume list",
 	},
 	{
+		Code: LegsDiffer, Severity: Critical, Title: "The legs of a volume were different without a sign of it",
+		What: "A scrub found a block that was different on the two legs, and each leg vouched for its own",
+		Why:  "The version of the node that serves the volume was written to both; which one was right is not known",
+		Next: "Export a support bundle: this must not happen", Command: "duet volume show NAME",
+	},
+	{
+		Code: BlockDamaged, Severity: Critical, Title: "A block is damaged on every leg",
+		What: "A block of a volume contradicts its checksum or cannot be read, and the other leg does not have it either",
+		Why:  "The guest that read it got an I/O error; what was in these 4 KiB is lost unless the other node's leg has it and comes back",
+		Next: "Bring the other node back if it is away; else restore what lies there from a backup", Command: "duet volume show NAME",
+	},
+	{
 		Code: LegMissing, Severity: Warning, Title: "A leg of a volume failed or is missing",
 		What: "A leg of a volume failed or is missing on one node",
 		Why:  "The volume is not mirrored, and the nodes are not paired until it is",

@@ -76,6 +76,7 @@ func (m *mirror) Revoke() error {
 }
 
 func (m *mirror) Readmit(string) error { return nil }
+func (m *mirror) Scrub(string) error   { return nil }
 
 func (m *mirror) Drain(volumes []string) (<-chan []string, error) {
 	done := make(chan []string, 1)

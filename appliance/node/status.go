@@ -324,6 +324,13 @@ func mirrorFacts(a *api.Volume, m control.VolumeStatus, held bool) {
 	a.ResyncBytes, a.DigestBytes, a.RemainingBytes = m.Copy.ResyncBytes, m.Copy.DigestBytes, m.Copy.RemainingBytes
 	a.ProvenEpoch, a.LastStallMS = m.ProvenEpoch, m.LastStallMS
 	a.RepairedBlocks, a.DamagedBlocks = m.RepairedBlocks, m.DamagedBlocks
+	a.Scrub = api.Scrub{
+		Running: m.Scrub.Running || m.Scrub.Ordered, DoneBytes: m.Scrub.DoneBytes, Passes: m.Scrub.Passes, AgeSeconds: -1,
+		Why: m.Scrub.Why, PeerRepaired: m.Scrub.PeerRepaired, Different: m.Scrub.Different,
+	}
+	if m.Scrub.Ended > 0 {
+		a.Scrub.AgeSeconds = (boottime.Now() - m.Scrub.Ended) / int64(time.Second)
+	}
 }
 
 func copyPercent(s control.Status) int {

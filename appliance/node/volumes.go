@@ -9,6 +9,27 @@ import (
 	"duet/replication/control"
 )
 
+// ScrubVolume has both legs of a volume read, compared and repaired by the node that coordinates it, which must be this one.
+func (n *Node) ScrubVolume(ctx context.Context, volume string) error {
+	doc, ok := n.document()
+	if !ok {
+		return event.New(event.NotFounded, "node", n.self.String())
+	}
+	v, ok := doc.VolumeByName(volume)
+	if !ok {
+		return event.New(event.UnknownVolume, "volume", volume)
+	}
+	err := n.driver.ScrubVolume(ctx, v.ID)
+	if errors.Is(err, control.ErrRefused) {
+		return event.New(event.OrderRefused, "what", "the scrub of volume "+volume+" by node "+n.self.String(), "reason", err.Error(),
+			"next", "A volume is scrubbed by the node that serves it, while both legs are in sync: duet volume show "+volume)
+	}
+	if err == nil {
+		n.driver.Note("scrub-ordered", volume)
+	}
+	return err
+}
+
 // ReadmitLeg gives this node a new leg of a volume in the place of its dead one (protocol.md R24): its disk was mended, or its
 // error has passed. Only a leg that the record has taken out is thrown away, whatever duet-mirrord says of it.
 func (n *Node) ReadmitLeg(ctx context.Context, volume string) error {

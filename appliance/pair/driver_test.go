@@ -85,6 +85,7 @@ func (m *memoryMirror) Revoke() error {
 func (m *memoryMirror) Copy(uint64) error      { return errors.New("no lane") }
 func (m *memoryMirror) Status() control.Status { return control.Status{} }
 func (m *memoryMirror) Readmit(string) error   { return nil }
+func (m *memoryMirror) Scrub(string) error     { return nil }
 
 func (m *memoryMirror) Drain(volumes []string) (<-chan []string, error) {
 	done := make(chan []string, 1)

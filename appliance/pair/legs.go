@@ -146,6 +146,15 @@ func (d *Driver) endSession(why string) error {
 	return d.step(membership.PeerLost{Session: session})
 }
 
+// ScrubVolume has duet-mirrord compare both legs of a volume; what it refuses is control.ErrRefused.
+func (d *Driver) ScrubVolume(ctx context.Context, volume string) error {
+	client := d.mirror.current()
+	if client == nil {
+		return errMirrorGone
+	}
+	return client.Scrub(ctx, volume)
+}
+
 // ReadmitLeg has duet-mirrord make a new leg in the place of its dead one. The caller has looked at the record; what
 // duet-mirrord refuses is control.ErrRefused.
 func (d *Driver) ReadmitLeg(ctx context.Context, volume string) error {

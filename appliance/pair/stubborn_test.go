@@ -33,6 +33,7 @@ func (deaf) Grant(control.Grant) error               { select {} }
 func (deaf) Revoke() error                           { return nil }
 func (deaf) Copy(uint64) error                       { return nil }
 func (deaf) Readmit(string) error                    { return nil }
+func (deaf) Scrub(string) error                      { return nil }
 func (deaf) Drain([]string) (<-chan []string, error) { return make(chan []string), nil }
 func (deaf) Status() control.Status                  { return control.Status{} }
 func (deaf) Standing() []control.Event               { return nil }

@@ -147,6 +147,13 @@ func (c *Client) Readmit(ctx context.Context, volume string) error {
 	return err
 }
 
+// Scrub has a volume scrubbed next: both legs are read whole, compared, and repaired. It is refused, with ErrRefused, unless this
+// node coordinates the volume with both legs in sync. How far it is, and how it ended, is in Status.
+func (c *Client) Scrub(ctx context.Context, volume string) error {
+	_, err := c.call(ctx, &message{Op: opScrub, Volumes: []string{volume}})
+	return err
+}
+
 // Status is a snapshot.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	m, err := c.call(ctx, &message{Op: opStatus})

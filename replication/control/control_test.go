@@ -63,6 +63,8 @@ func (r *recorder) Readmit(volume string) error {
 	return nil
 }
 
+func (r *recorder) Scrub(volume string) error { return r.Readmit(volume) }
+
 func (r *recorder) Status() Status {
 	return Status{LinkPath: "mirror0", Volumes: []VolumeStatus{{Name: "v"}}}
 }
@@ -241,15 +243,17 @@ func TestRubbishEndsTheConnection(t *testing.T) {
 	}
 }
 
-func TestReadmit(t *testing.T) {
+func TestOrdersForOneVolume(t *testing.T) {
 	_, path := serve(t, &recorder{})
 	c := dial(t, path)
 	ctx := t.Context()
-	if err := c.Readmit(ctx, "dead"); err != nil {
-		t.Error(err)
-	}
-	if err := c.Readmit(ctx, "works"); !errors.Is(err, ErrRefused) {
-		t.Errorf("a leg that works: %v", err)
+	for name, order := range map[string]func(context.Context, string) error{"readmit": c.Readmit, "scrub": c.Scrub} {
+		if err := order(ctx, "dead"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := order(ctx, "works"); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s that is refused: %v", name, err)
+		}
 	}
 }
 

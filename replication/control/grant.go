@@ -157,10 +157,23 @@ type VolumeStatus struct {
 	Writes         uint64
 	Flushes        uint64
 	Copy           CopyProgress
+	Scrub          ScrubProgress
 	ProvenEpoch    uint64 // epoch of the last equal digest
 	RepairedBlocks int64  // blocks of this leg that were repaired from the other one since the daemon started
 	DamagedBlocks  int    // blocks that no leg has as they were written, as far as they were read
 	LastStallMS    int64  // longest time a guest request of the last hold waited, ms; 0: none since start
+}
+
+// ScrubProgress is about the running scrub, or the last one, of a volume that this node coordinates.
+type ScrubProgress struct {
+	Running      bool
+	Ordered      bool   // and not begun
+	DoneBytes    int64  // of the running pass, or of the last one
+	Passes       int    // that reached the end since the daemon started
+	Ended        int64  // when the last of them did, ns of CLOCK_BOOTTIME; 0: none yet
+	Why          string // the last one ended early; empty: it did not
+	PeerRepaired int64  // blocks of the other leg that were bad and were written anew, since the daemon started
+	Different    int64  // blocks that were different although both legs vouched for their own
 }
 
 // CopyProgress is about the running or the last copy of a volume, a reconcile inside a session too.

@@ -27,6 +27,8 @@ type Handler interface {
 	Drain(volumes []string) (<-chan []string, error)
 	// Readmit begins to make a new leg in the place of a dead one; it does not wait.
 	Readmit(volume string) error
+	// Scrub has a volume scrubbed next; it does not wait.
+	Scrub(volume string) error
 	Status() Status
 	// Standing is what a new client must know: levels that were reported as events before it connected.
 	Standing() []Event
@@ -217,6 +219,8 @@ func (s *Server) do(m, reply *message) error {
 		return s.handler.Copy(m.Session)
 	case m.Op == opReadmit && len(m.Volumes) == 1:
 		return s.handler.Readmit(m.Volumes[0])
+	case m.Op == opScrub && len(m.Volumes) == 1:
+		return s.handler.Scrub(m.Volumes[0])
 	case m.Op == opStatus:
 		st := s.handler.Status()
 		st.Instance = s.instance

@@ -23,6 +23,7 @@ const (
 	opCopy      = "copy"
 	opDrain     = "drain"
 	opReadmit   = "readmit"
+	opScrub     = "scrub"
 	opStatus    = "status"
 )
 

@@ -41,6 +41,7 @@ const (
 	ProxyRead   Type = 35 // answered by Reply
 	Reply       Type = 36 // the answer to a request, with data: request, status, payload
 	LegRead     Type = 40 // what the other leg holds, whoever coordinates the volume; answered by Reply
+	Compare     Type = 42 // 16 bytes of SHA-256 per block; answered by Reply with one bit per block: 1 = differs
 	ResyncBad   Type = 41 // of a copy: one block that is damaged at the source; status = its sum
 )
 

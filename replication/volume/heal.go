@@ -112,6 +112,19 @@ var zeroSums = func() (sums [MaxRequest / Block]uint32) {
 	return sums
 }()
 
+// healAll heals one after another; errDamaged: not all of them. Another error is of the leg, or the end of ctx.
+func (v *Volume) healAll(ctx context.Context, bad []badBlock) error {
+	var damaged error
+	for _, b := range bad {
+		err := v.heal(ctx, b)
+		if err != nil && !errors.Is(err, errDamaged) {
+			return err
+		}
+		damaged = errors.Join(damaged, err)
+	}
+	return damaged
+}
+
 // heal makes a block good again that this leg could not give. nil: look again. errDamaged: nobody has it.
 func (v *Volume) heal(ctx context.Context, b badBlock) error {
 	c, err := v.locks.lock(ctx, b.n, 1, true)

@@ -159,18 +159,23 @@ func (v *Volume) readForDigest(p []byte, off int64) (bad []badBlock, err error) 
 	if bad, err = leg.read(p, off); err != nil {
 		return nil, v.legError("read for a digest", err)
 	}
+	v.count.digest.Add(int64(len(p)))
+	return bad, v.mark(leg, p, off, bad)
+}
+
+// mark prepares what was read for a digest.
+func (v *Volume) mark(leg *parts, p []byte, off int64, bad []badBlock) error {
 	if err := leg.learn(p, off, bad); err != nil {
-		return nil, v.legError("sums", err)
+		return v.legError("sums", err)
 	}
 	for _, b := range bad {
 		sum := leg.sum(b.n)
 		if sum == meta.SumUnknown {
-			return nil, v.legError("read for a digest", fmt.Errorf("block %d cannot be read, and its sum is not known", b.n))
+			return v.legError("read for a digest", fmt.Errorf("block %d cannot be read, and its sum is not known", b.n))
 		}
 		copy(p[b.n*Block-off:], badMark(sum))
 	}
-	v.count.digest.Add(int64(len(p)))
-	return bad, nil
+	return nil
 }
 
 func (v *Volume) refreshExtent(ctx context.Context, e int64, l locking, buf []byte) (bad []badBlock, err error) {

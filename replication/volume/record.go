@@ -263,6 +263,7 @@ func (v *Volume) Status() control.VolumeStatus {
 		Reads:    v.count.reads.Load(), Writes: v.count.writes.Load(), Flushes: v.count.flushes.Load(),
 		LastStallMS:    v.count.stallMS.Load(),
 		RepairedBlocks: v.count.repaired.Load(), DamagedBlocks: len(v.damaged),
+		Scrub: control.ScrubProgress{PeerRepaired: v.count.repairedPeer.Load(), Different: v.count.differed.Load()},
 		Copy: control.CopyProgress{
 			Running:     v.facts.Role != stage.NoCopy && v.facts.Phase != stage.Holding,
 			DirtyBytes:  v.count.dirtyAtStart.Load(),

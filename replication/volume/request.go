@@ -114,16 +114,6 @@ func (v *Volume) read(ctx context.Context, p []byte, off int64, from *link.Lane)
 	}
 }
 
-// healAll heals one after another. After an error of the leg the request is held.
-func (v *Volume) healAll(ctx context.Context, bad []badBlock) error {
-	for _, b := range bad {
-		if err := v.heal(ctx, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 var errNotNow = errors.New("the grant changed meanwhile")
 
 // WriteAt writes p on every leg that counts. p is not used after it returned.
@@ -173,25 +163,37 @@ func (v *Volume) run(ctx context.Context, q *request) error {
 			v.locks.release(c)
 			continue
 		}
-		switch v.carry(ctx, q) {
-		case reply:
-			v.end(q, false)
-			v.locks.release(c)
+		answered, err := v.runLocked(ctx, q, c)
+		if answered {
 			v.count.writes.Add(1)
-			return nil
-		case giveBack:
-			v.end(q, true)
-			v.locks.release(c)
-		case detach:
-			v.outlive(q, c)
-			return ctx.Err()
-		case gone:
-			// Neither lock nor place among the active ones is given back: nothing may pass this write, and the
-			// leg must not be closed as clean.
-			return ErrClosed
-		case again:
+		}
+		if answered || err != nil {
+			return err
 		}
 	}
+}
+
+// runLocked carries a request that has begun and has its place c. It is answered, or failed with its client or the daemon, or
+// neither: then it waits like a new one.
+func (v *Volume) runLocked(ctx context.Context, q *request, c *claim) (answered bool, err error) {
+	switch v.carry(ctx, q) {
+	case reply:
+		v.end(q, false)
+		v.locks.release(c)
+		return true, nil
+	case giveBack:
+		v.end(q, true)
+		v.locks.release(c)
+	case detach:
+		v.outlive(q, c)
+		return false, ctx.Err()
+	case gone:
+		// Neither lock nor place among the active ones is given back: nothing may pass this write, and the
+		// leg must not be closed as clean.
+		return false, ErrClosed
+	case again:
+	}
+	return false, nil
 }
 
 // outlive goes on with a write whose client is gone: its blocks may differ between the legs until both have it.

@@ -175,6 +175,8 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 	switch f.Type {
 	case link.LegRead:
 		return v.giveBlock(l, f, facts.Failed)
+	case link.Compare:
+		return v.compareBlocks(l, f, facts.Failed)
 	case link.Flush:
 		v.spawn(func() { l.Ack(f.Request, v.syncStatus()) })
 		return drop(f, nil)
@@ -334,13 +336,7 @@ func (v *Volume) answerDigest(l *link.Lane, f *link.Frame, c *claim) {
 		l.Close(drop(f, err))
 		return
 	}
-	bits := make([]byte, (n/Block+7)/8)
-	for b := int64(0); b < n/Block; b++ {
-		at := b * digestBytes
-		if string(sums[at:at+digestBytes]) != string(f.Payload[at:at+digestBytes]) {
-			bits[b/8] |= 1 << (b % 8)
-		}
-	}
+	bits := differing(sums, f.Payload)
 	_ = drop(f, nil) //nolint:errcheck // always nil
 	v.count.uncompared.Add(-n)
 	l.Send(&link.Frame{Type: link.DigestReply, Volume: v.handleNow(), Offset: uint64(off), Payload: bits}, nil)

@@ -597,13 +597,32 @@ func (v *Volume) blockDigests(off, n int64) ([]byte, error) {
 		if _, err := v.readForDigest(p, at); err != nil {
 			return nil, err
 		}
-		for b := 0; b < len(p); b += Block {
-			d := sha256.Sum256(p[b : b+Block])
-			sums = append(sums, d[:digestBytes]...)
-		}
+		sums = append(sums, digestsOf(p)...)
 		at += int64(len(p))
 	}
 	return sums, nil
+}
+
+// digestsOf are the digests of whole blocks, one after another.
+func digestsOf(p []byte) []byte {
+	sums := make([]byte, 0, len(p)/Block*digestBytes)
+	for ; len(p) > 0; p = p[Block:] {
+		d := sha256.Sum256(p[:Block])
+		sums = append(sums, d[:digestBytes]...)
+	}
+	return sums
+}
+
+// differing has a bit for each digest: 1 = different.
+func differing(mine, theirs []byte) []byte {
+	blocks := len(mine) / digestBytes
+	bits := make([]byte, (blocks+7)/8)
+	for b := range blocks {
+		if at := b * digestBytes; !bytes.Equal(mine[at:at+digestBytes], theirs[at:at+digestBytes]) {
+			bits[b/8] |= 1 << (b % 8)
+		}
+	}
+	return bits
 }
 
 // expect registers for an answer that is about to be asked for.

@@ -182,7 +182,9 @@ type counters struct {
 	held                   atomic.Int64
 	dirtyAtStart           atomic.Int64
 	resync, digest         atomic.Int64
-	repaired               atomic.Int64 // blocks, from the other leg
+	repaired               atomic.Int64 // blocks of this leg, from the other one
+	repairedPeer           atomic.Int64 // blocks of the other leg, by a scrub here
+	differed               atomic.Int64 // blocks that were different without a sign of it
 	uncompared             atomic.Int64
 	stallMS                atomic.Int64
 }

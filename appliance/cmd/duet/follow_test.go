@@ -181,7 +181,7 @@ func TestOutputIsTheObject(t *testing.T) {
 	}
 	commands := map[string]string{
 		"site": "status", "volume-list": "volume list", "volume-show": "volume show disk0", "vm-list": "vm list", "vm-show": "vm show counter",
-		"fence-status": "fence status", "setup-show": "setup show", "vm-start": "", "vm-stop": "", "vm-move": "", "volume-readmit": "", "setup-answer": "", "task-show": "", "task-cancel": "",
+		"fence-status": "fence status", "setup-show": "setup show", "vm-start": "", "vm-stop": "", "vm-move": "", "volume-readmit": "", "volume-scrub": "", "setup-answer": "", "task-show": "", "task-cancel": "",
 		"fence-test": "", "fence-test-live": "", "witness-status": "witness status", "witness-test": "", "witness-add": "", "witness-replace": "",
 		"node-leave": "", "node-return": "", "override-show": "", "override-peer-off": "", "override-force-solo": "", "fence-history": "fence history", "node-latch": "", "node-on": "",
 	}

@@ -63,7 +63,29 @@ func (c *cli) volume() *cobra.Command {
 		show(c, "show NAME", "Show one volume", 1, func(ctx context.Context, a *api.Client, args []string) (api.Volume, error) {
 			return a.Volume(ctx, args[0])
 		}, volumeLines),
-		c.readmit())
+		c.scrub(), c.readmit())
+}
+
+// scrub has both legs compared.
+func (c *cli) scrub() *cobra.Command {
+	return &cobra.Command{
+		Use: "scrub NAME", Short: "Read, compare and repair both legs of a volume", Args: exact(1),
+		Long: "Read both legs of a volume whole, compare them block by block, and repair what is bad on either, while guests run. It is " +
+			"done once a week by itself; the order is for now. It is given on the node that serves the volume, while both legs " +
+			"are in sync, and yields to guests.",
+		Example: "  duet volume scrub disk0",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := c.client()
+			defer client.Close()
+			a, err := client.ScrubVolume(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.print(a, func(w io.Writer) {
+				fmt.Fprintf(w, "node %s scrubs volume %s; follow it with: duet volume show %s\n", a.ActedOn, a.Volume.Name, a.Volume.Name)
+			})
+		},
+	}
 }
 
 // readmit gives this node a new leg.
@@ -115,12 +137,34 @@ func volumeState(v api.Volume) string {
 	return text
 }
 
+// scrubState is how far a scrub is, or when the last one ended and what it found.
+func scrubState(v api.Volume) string {
+	s := v.Scrub
+	text := "none yet"
+	switch {
+	case s.Running:
+		text = fmt.Sprintf("%s of %s", size(s.DoneBytes), size(v.SizeBytes))
+	case s.Why != "":
+		text = "ended early: " + s.Why
+	case s.AgeSeconds >= 0 && s.Passes > 0:
+		text = "ended " + age(s.AgeSeconds*1000)
+	}
+	if s.PeerRepaired > 0 {
+		text += fmt.Sprintf(", %d blocks of the peer repaired", s.PeerRepaired)
+	}
+	if s.Different > 0 {
+		text += fmt.Sprintf(", %d blocks were different", s.Different)
+	}
+	return text
+}
+
 func volumeLines(w io.Writer, v api.Volume) {
 	table(w, row("name", v.Name), []string{
 		row("id", v.ID), row("size", size(v.SizeBytes)), row("owner", v.Owner), row("in sync", strings.Join(v.InSync, ", ")),
 		row("state", volumeState(v)), row("leg here", v.Leg), row("generation", v.Generation),
 		row("proved equal", fmt.Sprintf("epoch %d", v.ProvenEpoch)), row("last copy", fmt.Sprintf("%s sent, %s digested", size(v.ResyncBytes), size(v.DigestBytes))),
 		row("bad blocks", fmt.Sprintf("%d repaired, %d damaged", v.RepairedBlocks, v.DamagedBlocks)),
+		row("scrub", scrubState(v)),
 		row("last stall", fmt.Sprintf("%d ms", v.LastStallMS)), row("used by", v.UsedBy),
 	})
 }

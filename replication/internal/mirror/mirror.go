@@ -88,6 +88,7 @@ type Mirror struct {
 	copy       copyState
 	endWait    context.CancelFunc // of the last drain
 	drainLimit time.Duration
+	scrubAsked chan struct{}
 	closed     bool
 }
 
@@ -110,10 +111,14 @@ type entry struct {
 	recorded     [32]byte // digest of the return that this leg has recorded
 	told         string   // last refusal reported, to report it once
 
-	dead     bool               // this leg is
-	failed   bool               // and that was reported: the other one may stand alone
-	renewing bool               // and a new one is being made
-	synced   *control.LegSynced // a return that is proved and reported; until the legs of the grant change
+	dead         bool                  // this leg is
+	failed       bool                  // and that was reported: the other one may stand alone
+	renewing     bool                  // and a new one is being made
+	scrubbing    control.ScrubProgress // the part of it that is the mirror's
+	scrubOrdered bool
+	scrubTried   int64 // when the last pass ended, at its end or not, CLOCK_BOOTTIME
+
+	synced *control.LegSynced // a return that is proved and reported; until the legs of the grant change
 }
 
 // agreement is what a decision was made of, as far as it can be overtaken while the lane lives.
@@ -131,10 +136,11 @@ func New(o Options) *Mirror {
 	m := &Mirror{
 		grace: stopGrace, drainLimit: control.DrainLimit, opts: o, ctx: ctx, stop: stop, events: make(chan control.Event, 1024),
 		volumes: map[string]*entry{}, names: map[string]*entry{}, peers: map[uint32]*entry{},
-		appeared: make(chan struct{}), forwards: make(chan struct{}, forwardsMax),
+		appeared: make(chan struct{}), forwards: make(chan struct{}, forwardsMax), scrubAsked: make(chan struct{}, 1),
 	}
 	m.link = link.New(m, o.Log)
 	m.spawn(m.report)
+	m.spawn(m.scrubs)
 	return m
 }
 
@@ -607,7 +613,9 @@ func (m *Mirror) Status() control.Status {
 	}
 	for _, vc := range m.config.Volumes {
 		if e := m.volumes[vc.ID]; e != nil {
-			st.Volumes = append(st.Volumes, e.vol.Status())
+			v := e.vol.Status()
+			m.scrubStatus(e, &v)
+			st.Volumes = append(st.Volumes, v)
 		}
 	}
 	return st

@@ -6,10 +6,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"duet/replication/block"
 	"duet/replication/block/crashdev"
 	"duet/replication/control"
+	"duet/replication/meta"
+	"duet/replication/volume"
 )
 
 // rot changes a bit of a block on the medium, behind the daemon's back.
@@ -287,4 +290,194 @@ func TestTooManyReadErrors(t *testing.T) {
 	if got, err := a.readBlock(19); err != nil || got != 7 {
 		t.Errorf("over the other leg: %d, %v", got, err)
 	}
+}
+
+// scrubbed orders a scrub and waits for its end.
+func (h *host) scrubbed(t *testing.T) control.VolumeStatus {
+	t.Helper()
+	status := func() control.VolumeStatus { return h.m.Status().Volumes[0] }
+	before := status().Scrub.Passes
+	if err := h.m.Scrub(testVolume); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the end of the scrub", func() bool { s := status().Scrub; return !s.Running && !s.Ordered })
+	if s := status().Scrub; s.Passes != before+1 || s.Why != "" || s.DoneBytes != testSize || s.Ended == 0 {
+		t.Fatalf("%+v", s)
+	}
+	return status()
+}
+
+// Proves: replication.md section 11: every flip on either leg is found and repaired, under load; what is bad on both is told and
+// stays; what differs without a sign of it is told, and the coordinator's version stands.
+func TestScrub(t *testing.T) {
+	p := servedPair(t, testSize)
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(4<<20, 7, 1<<20)
+	a.flush()
+	writers, end := p.load(0, 1)
+	p.progress(writers)
+	const base = 1024 // blocks of the second extent, which nobody writes
+	for i := range int64(5) {
+		a.drive.rot(t, base+10*i)
+		b.drive.rot(t, base+10*i+1)
+	}
+	a.drive.unreadable(base + 100)
+	b.drive.unreadable(base + 101)
+	a.drive.rot(t, base+200)
+	b.drive.rot(t, base+200)
+	st := a.scrubbed(t)
+	end()
+	if st.RepairedBlocks != 6 || st.Scrub.PeerRepaired != 6 || st.Scrub.Different != 0 || st.DamagedBlocks != 1 || st.Stage != "paired" {
+		t.Errorf("%+v", st)
+	}
+	for _, blk := range []int64{0, 1, 40, 41, 100, 101} {
+		for _, h := range p.nodes {
+			if !h.holds(base+blk, 7) {
+				t.Errorf("block %d of node %c was not repaired", blk, 'a'+h.node)
+			}
+		}
+	}
+	for i, w := range writers {
+		w.check(t, "after the scrub", p.nodes[i].read)
+	}
+	if err := b.m.Scrub(testVolume); err == nil {
+		t.Error("a node that does not coordinate the volume scrubs it")
+	}
+	// The second pass has nothing to do.
+	if again := a.scrubbed(t); again.RepairedBlocks != 6 || again.Scrub.PeerRepaired != 6 || again.Scrub.Different != 0 {
+		t.Errorf("%+v", again)
+	}
+}
+
+// swap writes a block and notes its sum, while no daemon has the leg: a leg that vouches for what it should not hold.
+func (h *host) swap(b int64, with byte) {
+	h.t.Helper()
+	id, _ := parseID(testVolume) // a constant
+	e := b / meta.BlocksPerExtent
+	p := fill(block.Unit, with)
+	m, err := meta.Open(h.drive.meta[id])
+	if err == nil {
+		err = m.StartLog(h.drive.data[id], nil)
+	}
+	if err == nil {
+		err = m.Change(func(s *meta.Superblock) { s.Flags |= meta.FlagOpen })
+	}
+	if err == nil {
+		err = m.Begin(e, e)
+	}
+	if err == nil {
+		err = h.drive.data[id].WriteAt(p, b*block.Unit, block.Durable)
+		m.SetSums(b, []uint32{meta.SumOf(p)})
+		m.End(e, e)
+	}
+	if err == nil {
+		err = m.CloseLog()
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// Two legs that both vouch for their own: the coordinator's version stands, and it is told.
+func TestScrubFindsADifference(t *testing.T) {
+	p := servedPair(t, testSize)
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(4<<20, 7, 1<<20)
+	a.flush()
+	if err := b.m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.drive.detach()
+	b.swap(1025, 9)
+	b.start()
+	p.paired(1, 11, 0, 3, 0, 1)
+	a.awaitStage("paired")
+	st := a.scrubbed(t)
+	if st.RepairedBlocks != 0 || st.Scrub.PeerRepaired != 0 || st.Scrub.Different != 1 || st.DamagedBlocks != 0 {
+		t.Errorf("%+v", st)
+	}
+	a.awaitEvent("the difference", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2006" })
+	p.sameLegs()
+	if !b.holds(1025, 7) {
+		t.Error("the coordinator's version did not stand")
+	}
+}
+
+// A scrub that loses the other node ends early, costs nobody anything, and is due again.
+func TestScrubIsCutShort(t *testing.T) {
+	p := servedPair(t, testSize)
+	a, b := p.nodes[0], p.nodes[1]
+	stop := make(chan struct{})
+	reads := b.drive.hang(stop)
+	if err := a.m.Scrub(testVolume); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.m.Scrub(testVolume); err == nil {
+		t.Error("ordered twice")
+	}
+	await(t, "the scrub at the other node", func() bool { return reads.Load() > 0 })
+	b.m.link.Lane().Close(errMedium)
+	await(t, "the end of the scrub", func() bool { s := a.m.Status().Volumes[0].Scrub; return !s.Running && !s.Ordered })
+	close(stop)
+	if s := a.m.Status().Volumes[0].Scrub; s.Passes != 0 || s.Why == "" {
+		t.Errorf("%+v", s)
+	}
+	a.awaitStage("paired")
+	a.scrubbed(t)
+}
+
+// hang makes reads hang until stop; it counts them.
+func (d *drive) hang(stop <-chan struct{}) *atomic.Int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	reads := new(atomic.Int64)
+	for _, data := range d.data {
+		data.Hook(func(op crashdev.Op) error {
+			if op.Kind == crashdev.Read {
+				reads.Add(1)
+				<-stop
+			}
+			return nil
+		})
+	}
+	return reads
+}
+
+// A volume is scrubbed by itself, once it was due.
+func TestScrubsByItself(t *testing.T) {
+	var ahead atomic.Int64
+	p := newPair(t)
+	p.clock = func() int64 { return volume.Boottime() + ahead.Load() }
+	for _, h := range p.nodes {
+		h.start()
+	}
+	p.serve(1, 11)
+	p.allPaired()
+	a := p.nodes[0]
+	look := func() { // as the tickers do, sooner
+		for _, h := range p.nodes {
+			select {
+			case h.m.scrubAsked <- struct{}{}:
+			default:
+			}
+		}
+	}
+	passes := func() int { return a.m.Status().Volumes[0].Scrub.Passes }
+	began := p.clock()
+	for i, wait := range []time.Duration{scrubFirst, scrubEvery} {
+		if e := a.m.scrubDue(began); e != nil {
+			t.Fatalf("due too early, after %d passes", i)
+		}
+		ahead.Add(int64(wait))
+		p.paired(1, 11, 0, 3, 0, 0, 1)
+		look()
+		await(t, "a pass", func() bool { return passes() == i+1 && !a.m.Status().Volumes[0].Scrub.Running })
+	}
+	b := p.nodes[1]
+	if s := b.m.Status().Volumes[0].Scrub; s.Passes != 0 || s.Why != "" {
+		t.Errorf("the other node: %+v", s)
+	}
+	p.paired(1, 11, 1, 3, 0, 1, 0) // for b it is due since its first hour
+	look()
+	await(t, "a pass at the new owner", func() bool { return b.m.Status().Volumes[0].Scrub.Passes == 1 })
 }

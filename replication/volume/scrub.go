@@ -1,0 +1,229 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"duet/replication/block"
+	"duet/replication/link"
+	"duet/replication/meta"
+	"duet/replication/volume/stage"
+)
+
+// A scrub reads all of both legs while they are paired, compares them block by block, and repairs what is bad on either
+// (replication.md section 11). The node that coordinates the volume does it, a piece at a time, so that a request waits for no
+// more than the reading of one piece.
+
+const (
+	scrubPiece = 256 << 10 // locked, read on both legs, compared
+	// compareLimit is how long an answer about a piece may take; then the pass ends, and the next one begins again.
+	compareLimit = 10 * time.Second
+)
+
+// ErrNotPaired ends a scrub: this node does not coordinate the volume, or one leg does not count.
+var ErrNotPaired = errors.New("the volume is not coordinated here, or its legs are not both in sync")
+
+// Pace says how far a scrub is and waits until it may go on.
+type Pace func(ctx context.Context, done int64) error
+
+// Scrub makes one pass. It ends early with ErrNotPaired, with the error of pace, or when ctx ends.
+func (v *Volume) Scrub(ctx context.Context, pace Pace) error {
+	for off := int64(0); off < v.size; off += scrubPiece {
+		if err := pace(ctx, off); err != nil {
+			return err
+		}
+		if err := v.scrubPiece(ctx, off, min(scrubPiece, v.size-off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PairedHere says that a scrub may begin.
+func (v *Volume) PairedHere() bool { return v.allowed(pairedHere) }
+
+// Operations counts what clients have done; it moves while they use the volume.
+func (v *Volume) Operations() uint64 {
+	return v.count.reads.Load() + v.count.writes.Load() + v.count.flushes.Load()
+}
+
+func pairedHere(f stage.Facts) bool { return stage.Of(f) == stage.Paired && stage.Coordinates(f) }
+
+// scrubPiece compares one piece of both legs and settles what is different or bad.
+func (v *Volume) scrubPiece(ctx context.Context, off, n int64) error {
+	buf := block.Get(int(n))
+	defer block.Put(buf)
+	differ, bad, err := v.compare(ctx, buf, off, false)
+	if err == nil && len(bad) > 0 {
+		if err := v.healAll(ctx, bad); err != nil && !errors.Is(err, errDamaged) {
+			return err
+		}
+		differ, _, err = v.compare(ctx, buf, off, true)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range n / Block {
+		if differ[i/8]&(1<<(i%8)) == 0 {
+			continue
+		}
+		if err := v.settleDifference(ctx, off/Block+i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare digests a piece of this leg and asks the other node which of its blocks are different there. With bad blocks, which this
+// leg cannot give, it does so only if they are known already.
+func (v *Volume) compare(ctx context.Context, buf []byte, off int64, known bool) (differ []byte, bad []badBlock, err error) {
+	c, err := v.locks.lock(ctx, off/Block, int64(len(buf))/Block, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	lane, err := v.pairedLane()
+	if err != nil {
+		v.locks.release(c)
+		return nil, nil, err
+	}
+	leg := v.parts.Load()
+	bad, err = leg.read(buf, off)
+	switch {
+	case err != nil:
+		err = v.legError("scrub", err)
+	case known || len(bad) == 0:
+		err = v.mark(leg, buf, off, bad)
+	}
+	if err != nil || len(bad) > 0 && !known {
+		v.locks.release(c)
+		return nil, bad, err
+	}
+	answer := make(chan error, 1)
+	f := &link.Frame{
+		Type: link.Compare, Volume: v.handleNow(), Offset: uint64(off), Length: uint32(len(buf)), Payload: digestsOf(buf),
+	}
+	differ = make([]byte, (len(buf)/Block+7)/8)
+	lane.Ask(f, differ, func(status uint32, err error) {
+		if err == nil && status != statusDone {
+			err = ErrNotPaired
+		}
+		answer <- err
+	})
+	v.locks.release(c) // the lane has it: what is written from here on comes after it there, too
+	limit := time.NewTimer(compareLimit)
+	defer limit.Stop()
+	select {
+	case err = <-answer:
+	case <-limit.C:
+		err = fmt.Errorf("%w: no answer about a piece for %v", ErrNotPaired, compareLimit)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if errors.Is(err, link.ErrLost) {
+		err = ErrNotPaired
+	}
+	return differ, bad, err
+}
+
+// pairedLane is the way to the other leg, if both are in step and this node coordinates them.
+func (v *Volume) pairedLane() (*link.Lane, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed || v.lane == nil || !pairedHere(v.facts) || !v.live() {
+		return nil, ErrNotPaired
+	}
+	return v.lane, nil
+}
+
+// settleDifference looks at a block that was different, with nobody writing it, and writes this leg's version to both: it is what
+// clients read. If the other leg could not give its own, that is a repair; if it could, something lost a write without an error.
+func (v *Volume) settleDifference(ctx context.Context, b int64) error {
+	c, err := v.locks.lock(ctx, b, 1, true)
+	if err != nil {
+		return err
+	}
+	buf := block.Get(Block)
+	defer block.Put(buf)
+	wrong, err := v.wrongThere(ctx, b, buf)
+	q := &request{off: b * Block, n: Block, p: buf, sums: sumsOf(buf), fua: true}
+	if err != nil || !wrong || !v.begin(q) {
+		v.locks.release(c)
+		return err
+	}
+	if answered, err := v.runLocked(ctx, q, c); err != nil || !answered {
+		return errors.Join(ErrNotPaired, err)
+	}
+	return nil
+}
+
+// wrongThere reads a block of this leg and says whether the other leg needs it. The caller has its place.
+func (v *Volume) wrongThere(ctx context.Context, b int64, buf []byte) (bool, error) {
+	lane, err := v.pairedLane()
+	if err != nil {
+		return false, err
+	}
+	bad, err := v.parts.Load().read(buf, b*Block)
+	switch {
+	case err != nil:
+		return false, v.legError("scrub", err)
+	case len(bad) > 0:
+		return false, nil // damaged, as was told; if the other leg had it, it would have been healed
+	}
+	theirs, err := v.fetch(ctx, lane, b)
+	if theirs != nil {
+		defer block.Put(theirs)
+	}
+	switch {
+	case errors.Is(err, errDamaged):
+		v.count.repairedPeer.Add(1)
+		v.env.Log.Warn("a block is bad on the other leg and is repaired", "volume", v.ID, "block", b)
+	case errors.Is(err, link.ErrLost):
+		return false, ErrNotPaired
+	case err != nil:
+		return false, err
+	case bytes.Equal(buf, theirs):
+		return false, nil
+	default:
+		v.differs(b, buf, theirs)
+	}
+	return true, nil
+}
+
+// differs tells of two legs that both vouch for different content: a bug, or a drive that lost a write and its sum together.
+func (v *Volume) differs(b int64, mine, theirs []byte) {
+	v.count.differed.Add(1)
+	v.fault("REPL-2006", "The legs of a volume were different without a sign of it",
+		fmt.Sprintf("Block %d, at byte %d: sum %08x here, %08x on the other leg, and each leg has its own for good.", b, b*Block, meta.SumOf(mine), meta.SumOf(theirs)),
+		"The version of the node that serves the volume was written to both. Export a support bundle: this must not happen.")
+}
+
+// compareBlocks answers which blocks of a piece are different on this leg, in the order of the lane.
+func (v *Volume) compareBlocks(l *link.Lane, f *link.Frame, failed bool) error {
+	off, n := int64(f.Offset), int64(f.Length)
+	if v.inRange(off, n) != nil || n > MaxRequest || int64(len(f.Payload)) != n/Block*digestBytes || f.Request == 0 {
+		return drop(f, fmt.Errorf("%w: range of a comparison", link.ErrFrame))
+	}
+	c := v.locks.enqueue(off/Block, n/Block, false)
+	v.spawn(func() {
+		<-c.granted
+		buf := block.Get(int(n))
+		defer block.Put(buf)
+		err := errDeadLeg
+		if !failed {
+			_, err = v.readForDigest(buf, off)
+		}
+		v.locks.release(c)
+		if err != nil {
+			_ = drop(f, nil) //nolint:errcheck // always nil
+			l.Ack(f.Request, statusFailed)
+			return
+		}
+		bits := differing(digestsOf(buf), f.Payload)
+		_ = drop(f, nil) //nolint:errcheck // always nil
+		l.Reply(f.Request, bits, func() {})
+	})
+	return nil
+}
