@@ -39,6 +39,7 @@ const (
 	LegMissing        Code = "REPL-2020"
 	DiskFailed        Code = "REPL-2021"
 	LegUnusable       Code = "REPL-2022"
+	LegSlow           Code = "REPL-2023"
 	ForeignMirror     Code = "REPL-2030"
 	UnknownVolume     Code = "REPL-2041"
 	MirrorDown        Code = "REPL-2042"

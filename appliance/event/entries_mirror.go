@@ -65,6 +65,12 @@ var mirrorEntries = []Entry{
 		Next: "Check the disk of this node, and that it belongs to this node", Command: "duet volume list",
 	},
 	{
+		Code: LegSlow, Severity: Critical, Title: "A leg was taken out because its disk is too slow",
+		What: "A disk hung, or was far slower than the other node's, without an error, and its leg was taken out",
+		Why:  "It held the guests of both nodes; the volume has one copy until the leg is back",
+		Next: "Look at the disk, its cable and its controller; then readmit the leg", Command: "duet volume readmit NAME",
+	},
+	{
 		Code: ForeignMirror, Severity: Critical, Title: "A stranger is on the mirror link",
 		What: "A machine with another key than the pinned one is on the mirror link",
 		Why:  "Only the key that was pinned when the pair was founded is trusted, for ever",

@@ -44,6 +44,9 @@ type Phase struct {
 // noPause is how long a write may take where the table promises no pause: scheduling of a busy machine, not a decision.
 const noPause = 500 * time.Millisecond
 
+// hangPause is how long a leg that hangs may hold its volume (replication.md section 2).
+const hangPause = 3 * time.Second
+
 // quiet is how long "nothing happens" is watched: longer than peer lost, lease and W0 together with their work.
 const quiet = 8 * time.Second
 

@@ -67,6 +67,21 @@ func Rows() []Row {
 			),
 		},
 		{
+			Name: "leg-hangs", Situation: "one leg hangs, without an error", Own: "pause of that volume < 3 s", Other: "same", Person: "look at the disk",
+			Note:      "the drive answers nothing at all; the leg comes back by order, when it answers again",
+			OwnWithin: hangPause,
+			Cases: again(
+				Case{"the other's", []Phase{
+					{Do: []string{"disk other.1 hang"}, Quiet: quiet, Own: "owner"},
+					{Do: []string{"disk other.1 ok", "readmit other", "paired"}, Quiet: quiet / 4, Own: "owner"},
+				}},
+				Case{"the owner's", []Phase{
+					{Do: []string{"disk owner.1 hang"}, Quiet: quiet, Own: "owner"},
+					{Do: []string{"disk owner.1 ok", "readmit owner", "paired"}, Quiet: quiet / 4, Own: "owner"},
+				}},
+			),
+		},
+		{
 			Name: "node-dies", Situation: "one node dies", Own: "1.5 s + CAS (0.1-1 s)", Other: "+ BMC: 4-10 s", Person: "none",
 			OwnWithin: StallTarget, OtherWithin: VMStartTarget,
 			Cases: again(

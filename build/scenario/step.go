@@ -167,7 +167,7 @@ func (s *Site) readmit(ctx context.Context, node string) error {
 	}
 	dead := 0
 	for _, v := range st.Volumes {
-		if v.Leg != "failed" {
+		if v.Leg != "failed" && v.Leg != "ejected" {
 			continue
 		}
 		dead++

@@ -77,7 +77,7 @@ func ImportDirections(t *Tree) []Finding {
 var pureStandard = []string{"cmp", "errors", "fmt", "slices", "strconv", "encoding/binary", "hash/crc32"}
 
 // purePackages decide; the folders below them do not belong to them.
-var purePackages = []string{"appliance/membership", "appliance/outlook", "appliance/postgres/decide", "replication/handshake", "witness/register"}
+var purePackages = []string{"appliance/membership", "appliance/outlook", "appliance/postgres/decide", "replication/handshake", "replication/volume/slow", "witness/register"}
 
 // isPureFile: the switch of a mutant build (mutant_*.go) never ships and reads its name from the environment.
 func isPureFile(p string) bool {

@@ -149,7 +149,7 @@ type VolumeStatus struct {
 	ID, Name       string
 	SizeBytes      int64
 	Stage          string // creating, held, paired, alone, catching, target, reconciling, preparing, remote, failed; draining, drained
-	LegState       string // new, uptodate, inconsistent, outdated, failed
+	LegState       string // new, uptodate, inconsistent, outdated, failed, ejected
 	Generation     string
 	DirtyBytes     int64 // what the other leg certainly or possibly lacks
 	HeldOps        int   // requests that wait for a grant

@@ -42,6 +42,7 @@ const (
 	Reply       Type = 36 // the answer to a request, with data: request, status, payload
 	LegRead     Type = 40 // what the other leg holds, whoever coordinates the volume; answered by Reply
 	Compare     Type = 42 // 16 bytes of SHA-256 per block; answered by Reply with one bit per block: 1 = differs
+	Stat        Type = 43 // how quick the sender's leg is: offset = p50 in microseconds, length = age of its oldest request in ticks
 	ResyncBad   Type = 41 // of a copy: one block that is damaged at the source; status = its sum
 )
 

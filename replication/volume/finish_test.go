@@ -12,6 +12,7 @@ import (
 	"duet/replication/handshake"
 	"duet/replication/link"
 	"duet/replication/meta"
+	"duet/replication/volume/slow"
 	"duet/replication/volume/stage"
 )
 
@@ -32,7 +33,8 @@ func newLeg(t *testing.T, state meta.State) (v *Volume, md *crashdev.Device) {
 		t.Fatal(err)
 	}
 	v = New(id, "disk", testBytes, 0, Env{Log: slog.New(slog.DiscardHandler)})
-	if err := v.Attach(crashdev.New(testBytes), m, meta.ID{3}); err != nil {
+	leg := Leg{Data: block.NewWatch(crashdev.New(testBytes)), Meta: m, Side: block.NewWatch(crashdev.New(block.Unit))}
+	if err := v.Attach(leg, meta.ID{3}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { v.Close() })
@@ -193,5 +195,49 @@ func TestNothingStaysMarkedAfterTheEnd(t *testing.T) {
 	defer m.Close()
 	if n := m.Dirty().Count(); n != 0 {
 		t.Errorf("%d blocks are marked on disk", n)
+	}
+}
+
+// A leg that was taken out as slow is a failed one for every later daemon, until it is made anew.
+func TestAnEjectedLegStaysOut(t *testing.T) {
+	for state, out := range map[meta.State]bool{meta.Ejected: true, meta.Failed: true, meta.UpToDate: false} {
+		v, _ := newLeg(t, state)
+		word := v.Status().LegState
+		if v.facts.Failed != out || word != StateName(state) {
+			t.Errorf("%s: failed %v, shown as %s", state, v.facts.Failed, word)
+		}
+		if l, ok := v.Record(); !ok || (l.State == handshake.Failed) != out {
+			t.Errorf("%s: told as %v", state, l.State)
+		}
+	}
+}
+
+// What the other node said counts for its lane, and grows old with each look; a leg is judged only while both legs are in step.
+func TestLook(t *testing.T) {
+	v, _ := newLeg(t, meta.UpToDate)
+	v.LaneUp(nil, 1)
+	look := func() slow.Look { return v.look(v.parts.Load()) }
+	if k := look(); k.HeardFor >= 0 {
+		t.Errorf("nothing was heard on this lane: %+v", k)
+	}
+	v.takeStat(nil, &link.Frame{Offset: 7000, Length: 3})
+	for n := 1; n < 4; n++ {
+		if k := look(); k.HeardFor != n || k.Other != (slow.Stat{OldestTicks: 3, P50MicroS: 7000}) {
+			t.Errorf("look %d: %+v", n, k)
+		}
+	}
+	both := stage.Facts{Ready: true, InStep: true, Self: true, Peer: true}
+	for name, spoil := range map[string]func(*stage.Facts){
+		"": func(*stage.Facts) {}, "no leg": func(f *stage.Facts) { f.Ready = false }, "dead": func(f *stage.Facts) { f.Failed = true },
+		"not in step": func(f *stage.Facts) { f.InStep = false }, "alone": func(f *stage.Facts) { f.Peer = false },
+		"out": func(f *stage.Facts) { f.Self = false },
+	} {
+		v.mu.Lock()
+		v.facts = both
+		spoil(&v.facts)
+		v.mu.Unlock()
+		if got := look().InStep; got != (name == "") {
+			t.Errorf("%q: judged %v", name, got)
+		}
 	}
 }

@@ -209,6 +209,9 @@ func (v *Volume) Quiesce(grace context.Context) {
 	v.mu.Unlock()
 }
 
+// closeLimit is how long a disk that hangs keeps the daemon from ending.
+const closeLimit = time.Second
+
 // Close ends the volume after Quiesce and after the lane: a leg with nothing in flight and a known divergence is
 // closed clean (O4).
 func (v *Volume) Close() error {
@@ -230,7 +233,9 @@ func (v *Volume) Close() error {
 	if quiet {
 		err = v.closeClean()
 	}
-	return errors.Join(err, unlessClosed(v.disk().Close()), unlessClosed(v.md().Close()))
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	return errors.Join(err, v.parts.Load().close(ctx))
 }
 
 // closeClean needs the lane to be down: no request of the other node is in flight.
@@ -276,7 +281,10 @@ func (v *Volume) Status() control.VolumeStatus {
 	}
 	s := v.md().Super()
 	st.LegState = StateName(s.State)
-	if v.facts.Failed {
+	switch {
+	case v.ejected:
+		st.LegState = StateName(meta.Ejected)
+	case v.facts.Failed:
 		st.LegState = StateName(meta.Failed)
 	}
 	st.Generation = fmt.Sprintf("%d:%016x", s.Current.Epoch, s.Current.Nonce)

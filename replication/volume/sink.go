@@ -173,6 +173,9 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 		return drop(f, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID))
 	}
 	switch f.Type {
+	case link.Stat:
+		v.takeStat(l, f)
+		return drop(f, nil)
 	case link.LegRead:
 		return v.giveBlock(l, f, facts.Failed)
 	case link.Compare:

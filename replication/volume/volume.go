@@ -149,6 +149,8 @@ type Volume struct {
 	sink       *sink
 	flushing   *flushBatch
 	nextFlush  *flushBatch
+	heard      heard
+	ejected    bool               // the leg failed because it was too slow
 	damaged    map[int64]struct{} // blocks that no leg has
 	readErrors []int64            // when blocks could not be read, CLOCK_BOOTTIME, the oldest first
 	lastSent   map[int64]uint64   // catching: newest frame in flight per block
@@ -169,11 +171,12 @@ type Volume struct {
 
 // parts are the two objects of a leg. A dead leg's are replaced by a new one's; what still hangs in the old ones ends there.
 type parts struct {
-	data block.Device
+	data *block.Watch
 	meta *meta.Meta
+	side *block.Watch // what meta is on
 }
 
-func (v *Volume) disk() block.Device { return v.parts.Load().data }
+func (v *Volume) disk() *block.Watch { return v.parts.Load().data }
 
 func (v *Volume) md() *meta.Meta { return v.parts.Load().meta }
 
@@ -220,7 +223,8 @@ func New(id meta.ID, name string, size int64, self control.Node, env Env) *Volum
 }
 
 // Attach gives the volume its leg: the first one, or a new one after Detach. boot is the boot id of this node.
-func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
+func (v *Volume) Attach(leg Leg, boot meta.ID) error {
+	m, data := leg.Meta, leg.Data
 	s := m.Super()
 	switch {
 	case s.Volume != v.ID:
@@ -238,21 +242,23 @@ func (v *Volume) Attach(data block.Device, m *meta.Meta, boot meta.ID) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	first := v.parts.Swap(&parts{data, m}) == nil
+	first := v.parts.Swap(&parts{data, m, leg.Side}) == nil
 	v.boot = boot
 	v.leaves.forget()
 	v.suspect.Clear(0, v.suspect.Blocks())
 	v.unsynced.Clear(0, v.unsynced.Blocks())
 	clear(v.damaged)
+	v.ejected = s.State == meta.Ejected
 	v.readErrors = nil
 	v.clean = !m.Unclean() && m.BadPages() == 0
 	v.rebooted = !v.clean && s.Boot != boot
 	v.facts.Ready = true
-	v.facts.Failed = s.State == meta.Failed || m.ReadOnly()
+	v.facts.Failed = s.State == meta.Failed || s.State == meta.Ejected || m.ReadOnly()
 	v.wake()
 	v.consider()
 	if first {
 		v.wg.Go(v.background)
+		v.wg.Go(v.watchLeg)
 	}
 	if v.facts.Failed {
 		v.tellFailed(false)
@@ -273,8 +279,13 @@ func (v *Volume) Detach(ctx context.Context) error {
 	if old == nil {
 		return nil
 	}
+	return old.close(ctx)
+}
+
+// close waits for what hangs in a leg until ctx ends.
+func (leg *parts) close(ctx context.Context) error {
 	closed := make(chan error, 1)
-	go func() { closed <- errors.Join(unlessClosed(old.data.Close()), unlessClosed(old.meta.Close())) }()
+	go func() { closed <- errors.Join(unlessClosed(leg.data.Close()), unlessClosed(leg.meta.Close())) }()
 	select {
 	case err := <-closed:
 		return err
@@ -432,6 +443,7 @@ func (v *Volume) LaneUp(l *link.Lane, handle uint32) {
 	defer v.mu.Unlock()
 	v.detachLane()
 	v.lane, v.handle = l, handle
+	v.heard.ticks = -1
 	v.laneCtx, v.endLane = context.WithCancel(v.ctx)
 	v.wake()
 }
@@ -596,7 +608,7 @@ func (v *Volume) change(f func(*meta.Superblock)) error {
 	return v.md().Change(func(s *meta.Superblock) {
 		was := s.State
 		f(s)
-		if was == meta.Failed {
+		if was == meta.Failed || was == meta.Ejected {
 			s.State = was
 		}
 	})
@@ -652,12 +664,22 @@ func (v *Volume) legError(what string, err error) error {
 
 func (v *Volume) recordFailure(what string, cause error, inStep bool) {
 	defer v.wg.Done()
-	v.fault("REPL-2021", "A disk failed under a volume's leg", what+": "+cause.Error(),
-		"The other node's leg serves the volume alone, if it counts. Replace the drive and switch this node off and on, or, if only the error has passed: duet volume readmit NAME.")
+	state := meta.Failed
+	if errors.Is(cause, errEjected) {
+		state = meta.Ejected
+		v.fault("REPL-2023", "A leg was taken out because its disk is too slow", cause.Error(),
+			"The other node's leg serves the volume alone. Look at the drive, its cable and its controller; then: duet volume readmit NAME.")
+	} else {
+		v.fault("REPL-2021", "A disk failed under a volume's leg", what+": "+cause.Error(),
+			"The other node's leg serves the volume alone, if it counts. Replace the drive and switch this node off and on, or, if only the error has passed: duet volume readmit NAME.")
+	}
+	v.mu.Lock()
+	v.ejected = state == meta.Ejected
+	v.mu.Unlock()
 	v.tellFailed(inStep)
 	err := v.md().Change(func(s *meta.Superblock) {
-		s.State = meta.Failed
-		s.ReasonText = what
+		s.State = state
+		s.ReasonText = what + ": " + cause.Error()
 	})
 	if err != nil {
 		v.env.Log.Error("failed leg not recorded", "volume", v.ID, "error", err)

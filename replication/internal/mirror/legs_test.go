@@ -98,6 +98,15 @@ func (p *pair) load(nodes ...control.Node) (writers []*writer, end func()) {
 	return writers, func() { close(stop); wg.Wait() }
 }
 
+// goOn is load of one writer that knows what an earlier one wrote.
+func (p *pair) goOn(w *writer, n control.Node) (writers []*writer, end func()) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	again := &writer{first: w.first, blocks: w.blocks, want: w.want}
+	wg.Go(func() { again.run(p.t, p.nodes[n], stop) })
+	return []*writer{again}, func() { close(stop); wg.Wait() }
+}
+
 func (p *pair) progress(writers []*writer) {
 	p.t.Helper()
 	for _, w := range writers {
@@ -212,8 +221,7 @@ func legFailsAndReturns(t *testing.T, bad control.Node, kind crashdev.Kind) {
 	// Its daemon comes back with a new leg. Its clients wait meanwhile; those of the other node go on.
 	end()
 	x.renew()
-	writers2, end2 := p.load(s.node)
-	writers2[0].want = writers[0].want // the same blocks
+	writers2, end2 := p.goOn(writers[0], s.node)
 	p.paired(1, 11, 0, 1<<s.node, 2, x.node)
 	isSynced := func(e control.Event) bool { return e.LegSynced != nil && e.LegSynced.Session == 11 }
 	if a, b := s.awaitEvent("synced", isSynced), x.awaitEvent("synced", isSynced); *a.LegSynced != *b.LegSynced {

@@ -385,7 +385,7 @@ func (m *Mirror) renew(e *entry, c control.Config) error {
 // clearFaults forgets what was said about a leg that is there no more. The caller holds mu.
 func (m *Mirror) clearFaults(id string) {
 	m.faults = slices.DeleteFunc(m.faults, func(f control.Fault) bool {
-		return f.Volume == id && (f.Code == "REPL-2020" || f.Code == "REPL-2021" || f.Code == "REPL-2022")
+		return f.Volume == id && (f.Code == "REPL-2020" || f.Code == "REPL-2021" || f.Code == "REPL-2022" || f.Code == "REPL-2023")
 	})
 }
 
@@ -400,10 +400,11 @@ func (m *Mirror) tryOpenLeg(e *entry, id, site meta.ID, node control.Node, boot 
 			return err
 		}
 	}
-	data, md, err := pool.Open(id)
+	rawData, rawMeta, err := pool.Open(id)
 	if err != nil {
 		return err
 	}
+	data, md := block.NewWatch(rawData), block.NewWatch(rawMeta)
 	mt, err := meta.Open(md)
 	if err == nil && mt.Super().Site != site {
 		err = fmt.Errorf("it belongs to site %s", mt.Super().Site)
@@ -412,7 +413,7 @@ func (m *Mirror) tryOpenLeg(e *entry, id, site meta.ID, node control.Node, boot 
 		err = fmt.Errorf("it belongs to node %c", 'a'+mt.Super().Node)
 	}
 	if err == nil {
-		err = e.vol.Attach(data, mt, boot)
+		err = e.vol.Attach(volume.Leg{Data: data, Meta: mt, Side: md}, boot)
 	}
 	if err != nil {
 		data.Close()
