@@ -11,6 +11,7 @@ import (
 	"duet/appliance/internal/boottime"
 	"duet/appliance/membership"
 	"duet/appliance/postgres/decide"
+	"duet/appliance/postgres/gatetest"
 )
 
 // forwarder is a gate in this process: it passes TCP connections to the server while its deadline lives, and cuts them at it
@@ -45,6 +46,9 @@ func (f *forwarder) set(open bool, until membership.Boottime) {
 	if f.timer != nil {
 		f.timer.Stop()
 		f.timer = nil
+	}
+	if open && until != 0 && until <= membership.Boottime(boottime.Now()) {
+		open = false
 	}
 	f.open, f.until = open, until
 	if !open {
@@ -160,45 +164,18 @@ func (a *addresses) Held(which decide.Gate) bool {
 	return a.held[which]
 }
 
-// A gate passes while its deadline lives, cuts an established connection at it, and nobody had to ask.
-func TestGateDies(t *testing.T) {
-	echo, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer echo.Close()
-	go func() {
-		for {
-			c, err := echo.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c) }()
+// Proves: the gates of these tests do what the kernel's do (postgres/gate).
+func TestForwarderConforms(t *testing.T) {
+	gatetest.Conform(t, func(t *testing.T) gatetest.Site {
+		echo, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	f := newForwarder(t, echo.Addr().String())
-	buf := make([]byte, 1)
-	if c, err := net.Dial("tcp", f.addr()); err == nil { // closed: the kernel accepts, the gate resets
-		if _, err := c.Read(buf); err == nil {
-			t.Fatal("a closed gate passes")
-		}
-		c.Close()
-	}
-	f.set(true, membership.Boottime(boottime.Now())+membership.Boottime(300*time.Millisecond))
-	c, err := net.Dial("tcp", f.addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for {
-		if _, err := c.Write([]byte{1}); err != nil {
-			break
-		}
-		if _, err := c.Read(buf); err != nil {
-			break
-		}
-	}
-	if f.isOpen() {
-		t.Fatal("cut, and still open")
-	}
+		t.Cleanup(func() { echo.Close() })
+		go gatetest.Echo(echo)
+		g := gates{newForwarder(t, echo.Addr().String()), newForwarder(t, echo.Addr().String())}
+		return gatetest.Site{Gates: g, Dial: func(which decide.Gate) (net.Conn, error) {
+			return net.DialTimeout("tcp", g[which].addr(), gatetest.Patience)
+		}}
+	})
 }
