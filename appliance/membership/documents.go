@@ -1,7 +1,8 @@
 package membership
 
 // Documents ride on the record and follow the rules of a write (R25, section 10): acknowledged when both have recorded
-// it, so the survivor of any loss has it, current or pending.
+// it, so the survivor of any loss has it, current or pending. A version is acknowledged when it is current on its writer
+// and nothing is being written there any more (State.Writing).
 
 // Newer says whether x is a later version than y.
 func (x DocRef) Newer(y DocRef) bool { return x.Ep > y.Ep || x.Ep == y.Ep && x.Version > y.Version }
@@ -34,11 +35,16 @@ func (s *State) allowsDoc(c ChangeDoc) Refusal {
 	return Granted
 }
 
-// r25Change: paired, the peer records it first; solo, this node is all there is.
-func (t *turn) r25Change(doc DocID, ref DocRef) {
+// r25Change: paired, the peer records it first; solo, this node is all there is. A growth is recorded here first: it makes the
+// peer one that may go on by what it holds, so the writer must count it before (mutants "W grow", "W shrink").
+func (t *turn) r25Change(c ChangeDoc) {
+	doc, ref := c.Doc, c.Ref
 	if t.s.Mode == Solo || mutant("N13") {
 		t.r25Current(doc, ref)
 		return
+	}
+	if c.Growth && !mutant("W grow") || mutant("W shrink") {
+		t.r25Current(doc, ref)
 	}
 	t.s.Writing[doc] = ref
 	t.send(DocPrepare{doc, ref})
@@ -90,7 +96,9 @@ func (t *turn) r25Prepared(m DocPrepared) {
 	case DocRef{}:
 	case s.Writing[m.Doc]:
 		s.Writing[m.Doc] = DocRef{}
-		t.r25Current(m.Doc, m.Ref)
+		if m.Ref != s.Rec.Docs[m.Doc] { // a growth is
+			t.r25Current(m.Doc, m.Ref)
+		}
 		t.send(DocCommit(m))
 	case s.Rec.Docs[m.Doc]:
 		t.send(DocCommit(m))

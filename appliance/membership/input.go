@@ -103,11 +103,13 @@ type (
 	}
 
 	// ChangeDoc is the order to make Ref the next version of a document (R25); it is durable on this node already.
-	// Writer is the resource whose owner may write it.
+	// Writer is the resource whose owner may write it. Growth: it gives the peer a right that it did not have (the database
+	// record: a copy that counts), so it is current on the writer before the peer records it, and not after.
 	ChangeDoc struct {
 		Doc    DocID
 		Writer ResourceID
 		Ref    DocRef
+		Growth bool
 	}
 
 	// LegFailed: duet-mirrord cannot write, sync or read this node's leg of a volume, and holds its acknowledgements (R23).

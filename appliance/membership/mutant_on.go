@@ -66,6 +66,8 @@ func word(e Effect) string {
 			return "wdropped"
 		case WSet:
 			return "wset"
+		case DocPrepare:
+			return "docprepare"
 		case DocPrepared:
 			return "docprepared"
 		case DocCommit:

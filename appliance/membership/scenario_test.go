@@ -190,7 +190,9 @@ func (w *stage) orderCommand(verb string, id Node, args []string) error {
 	case "force":
 		e = ForceSolo{PeerOff: true, Text: MakeText("admin: the hall is on fire")}
 	case "document":
-		e = ChangeDoc{DocSite, PairResource, DocRef{Ep: n.s.Rec.Ep, Version: uint64(number)}}
+		e = ChangeDoc{DocSite, PairResource, DocRef{Ep: n.s.Rec.Ep, Version: uint64(number)}, false}
+	case "record": // of the database; its writer owns resource 1
+		e = ChangeDoc{DocDatabase, 1, DocRef{Ep: n.s.Rec.Ep, Version: uint64(number)}, len(args) == 2}
 	case "leg-failed":
 		e = LegFailed{VolumeSlot(number)}
 	case "leg-synced":
@@ -322,6 +324,9 @@ func changedWords(r Record) string {
 	}
 	if d, p := r.Docs[DocSite], r.Pending[DocSite]; d.Version+p.Version > 0 {
 		text += fmt.Sprintf(", document %d, pending %d", d.Version, p.Version)
+	}
+	if d, p := r.Docs[DocDatabase], r.Pending[DocDatabase]; d.Version+p.Version > 0 {
+		text += fmt.Sprintf(", record %d, pending %d", d.Version, p.Version)
 	}
 	if r.Forced.Counter != 0 {
 		text += fmt.Sprintf(", forced from %d: %v", r.Forced.Ep, r.Forced.Text)

@@ -74,7 +74,7 @@ func (t *turn) order(e Event) {
 	case ForceSolo:
 		t.r26Force(e.Text)
 	case ChangeDoc:
-		t.r25Change(e.Doc, e.Ref)
+		t.r25Change(e)
 	case LegFailed:
 		t.r23Failed(e.Volume)
 	case LegSynced:

@@ -101,25 +101,30 @@ func (d *Driver) sessionWithoutHello(session membership.Session) error {
 	return d.step(membership.PeerLost{Session: session})
 }
 
-// missing is a version of the site document that a message names, newer than this node's, and that is not durable here.
-// The core may come to record it, and a record may only name what its node holds.
+// missing is a version of a document that a message names, newer than this node's, and that is not durable here. The core
+// may come to record it, and a record may only name what its node holds.
 func (d *Driver) missing(m membership.Message) (membership.DocRef, bool) {
-	var named []membership.DocRef
+	var named []membership.Docs
 	switch m := m.(type) {
 	case membership.Hello:
 		if m.Record.Site.IsZero() || !d.state.Fresh() && m.Record.Site != d.state.Rec.Site {
 			return membership.DocRef{}, false
 		}
-		named = append(named, m.Record.Docs[membership.DocSite], m.Record.Pending[membership.DocSite])
+		named = append(named, m.Record.Docs, m.Record.Pending)
 	case membership.Prepare:
-		named = append(named, m.Tuple.Docs[membership.DocSite])
+		named = append(named, m.Tuple.Docs)
 	case membership.DocPrepare:
-		named = append(named, m.Ref)
+		var one membership.Docs
+		if int(m.Doc) < len(one) {
+			one[m.Doc] = m.Ref
+		}
+		named = append(named, one)
 	}
-	mine := d.state.Rec.Docs[membership.DocSite]
-	for _, ref := range named {
-		if ref.Newer(mine) && !d.cfg.Hooks.Holds(ref.Hash) {
-			return ref, true
+	for _, docs := range named {
+		for doc, ref := range docs {
+			if ref.Newer(d.state.Rec.Docs[doc]) && !d.cfg.Hooks.Holds(ref.Hash) {
+				return ref, true
+			}
 		}
 	}
 	return membership.DocRef{}, false

@@ -1,6 +1,7 @@
 package pair
 
 import (
+	"fmt"
 	"testing"
 
 	"duet/appliance/membership"
@@ -31,13 +32,19 @@ func TestATimerSetAnewInAPassKeepsItsTime(t *testing.T) {
 
 // There is one HELLO in a session: one that cannot be taken, for want of a document, ends it, and the next brings both.
 func TestAHelloWithoutItsDocumentEndsTheSession(t *testing.T) {
+	for doc := range len(membership.Docs{}) {
+		t.Run(fmt.Sprint("document ", doc), func(t *testing.T) { helloWithout(t, membership.DocID(doc)) }) //nolint:gosec // two
+	}
+}
+
+func helloWithout(t *testing.T, doc membership.DocID) {
 	r := newRig(t)
 	here := false
 	d, stop, _ := r.run(func(d *Driver) { d.cfg.Hooks.Holds = func(membership.Digest) bool { return here } })
 	until(t, "solo", func() bool { return d.View().State.Mode == membership.Solo && r.mirror.mode() == control.Solo })
 	hello := membership.Hello{Record: r.recordOnDisk()}
 	hello.Record.Ep, hello.Record.High, hello.Record.Members = 1, 1, membership.Both
-	hello.Record.Docs[membership.DocSite] = membership.DocRef{Ep: 1, Version: 9, Hash: membership.Digest{9}}
+	hello.Record.Docs[doc] = membership.DocRef{Ep: 1, Version: 9, Hash: membership.Digest{9}}
 	said := func(e peerlink.Event) {
 		d.post(input{try: func() error { return d.linkSaid(e) }})
 	}

@@ -43,6 +43,7 @@ const (
 	ActEmpty   // the witness's store is emptied
 	ActForce   // an order: R26; Arg 1: assert-off, 0: force-solo, both while the peer is really off
 	ActDoc     // an order: R25
+	ActCopies  // an order: R25 for the database record; Arg: its copies
 	ActLegLoss // a leg takes no more writes from now on; Arg: volume
 	ActFailed  // the core hears of it; Arg: volume
 	ActRepair  // the leg's drive is replaced by one that works, with what was on it; Arg: volume
@@ -56,7 +57,7 @@ const (
 var kindNames = [kindCount]string{
 	"effect", "crash", "boot", "restart", "connect", "learn", "suspect", "deliver", "beat", "deliver-beat", "timer", "witness",
 	"reply", "fence-hit", "fence-unknown", "fence-late", "verdict", "copy", "proof", "want", "found", "write", "frame", "ack", "alone", "tick",
-	"leave", "move", "arbiter", "empty", "force", "doc", "leg-loss", "failed", "repair", "sync", "synced", "drained", "ghost",
+	"leave", "move", "arbiter", "empty", "force", "doc", "copies", "leg-loss", "failed", "repair", "sync", "synced", "drained", "ghost",
 }
 
 // Action is one thing that can happen.

@@ -71,7 +71,7 @@ func (p *Params) apply(w *World, a Action) error {
 		return p.arrives(w, a)
 	case ActFenceHit, ActFenceUnknown, ActFenceLate, ActVerdict:
 		return p.fencing(w, a)
-	case ActLeave, ActMove, ActArbiter, ActForce, ActDoc:
+	case ActLeave, ActMove, ActArbiter, ActForce, ActDoc, ActCopies:
 		return p.ordered(w, a)
 	case ActDrained:
 		return p.input(w, a.Node, m.Drained{Resource: m.ResourceID(a.Arg % resources), OK: a.Arg < resources})
@@ -297,6 +297,8 @@ func (p *Params) ordered(w *World, a Action) error {
 		}
 	case ActDoc:
 		w.Left.Doc--
+	case ActCopies:
+		w.Left.Copies--
 	case ActForce:
 		w.Left.Force--
 		w.Forced = w.Forced || a.Arg == 0

@@ -149,6 +149,7 @@ func (c *coder) world(w *World) {
 	}
 	c.byte(&w.Writes)
 	c.doc(&w.Doc)
+	c.database(&w.Database)
 	c.flag(&w.Forced)
 	c.session(&w.Ghost.Session)
 	if w.Ghost.Session != 0 {
@@ -163,7 +164,7 @@ func (c *coder) world(w *World) {
 func (b *Budget) fields() []*uint8 {
 	return []*uint8{
 		&b.Crash, &b.Cut, &b.Dup, &b.Unknown, &b.Late, &b.Write, &b.Restart, &b.Session, &b.Skew, &b.Ghost, &b.Leave, &b.Move,
-		&b.Arbiter, &b.Witness, &b.Empty, &b.Force, &b.Doc, &b.LegLoss,
+		&b.Arbiter, &b.Witness, &b.Empty, &b.Force, &b.Doc, &b.LegLoss, &b.Copies,
 	}
 }
 
@@ -232,6 +233,29 @@ func (c *coder) doc(d *m.DocRef) {
 	small(c, &d.Version)
 }
 
+// database: its hash is its content (copiesOf).
+func (c *coder) database(d *m.DocRef) {
+	if c.maybe(d.Version != 0) {
+		c.doc(d)
+		c.byte(&d.Hash[0])
+	}
+}
+
+func (c *coder) docs(d *m.Docs) {
+	c.doc(&d[m.DocSite])
+	c.database(&d[m.DocDatabase])
+}
+
+// named is the document of a message.
+func (c *coder) named(doc *m.DocID, ref *m.DocRef) {
+	small(c, doc)
+	if *doc == m.DocDatabase {
+		c.database(ref)
+	} else {
+		c.doc(ref)
+	}
+}
+
 func (c *coder) core(s *m.State, disk *m.Record) {
 	if same := c.maybe(s.Rec == *disk); same {
 		s.Rec = *disk
@@ -297,8 +321,8 @@ func (c *coder) record(r *m.Record) {
 	c.arb(&r.Arb)
 	c.flag(&r.Consistent)
 	small(c, &r.Fenced)
-	c.doc(&r.Docs[m.DocSite])
-	c.doc(&r.Pending[m.DocSite])
+	c.docs(&r.Docs)
+	c.docs(&r.Pending)
 	small(c, &r.Forced.Counter)
 	if r.Forced.Counter != 0 {
 		small(c, &r.Forced.Ep)
@@ -322,7 +346,7 @@ func (c *coder) changes(s *m.State) {
 	small(c, &s.Changes)
 	small(c, &s.Draining)
 	small(c, &s.Gives)
-	c.doc(&s.Writing[m.DocSite])
+	c.docs(&s.Writing)
 	c.nonce(&s.Claim.Nonce)
 	if s.Claim.Nonce != 0 {
 		c.rid(&s.Claim.RID)
@@ -362,7 +386,7 @@ func (c *coder) tuple(t *m.Prepared) {
 	small(c, &t.Ep)
 	c.tables(&t.Owners, &t.Legs)
 	c.arb(&t.Arb)
-	c.doc(&t.Docs[m.DocSite])
+	c.docs(&t.Docs)
 	c.digest(&t.Digest)
 }
 

@@ -31,13 +31,13 @@ func (c *coder) writeChange(msg m.Message) {
 		c.drop(&d)
 	case m.DocPrepare:
 		tag(14)
-		c.doc(&x.Ref)
+		c.named(&x.Doc, &x.Ref)
 	case m.DocPrepared:
 		tag(15)
-		c.doc(&x.Ref)
+		c.named(&x.Doc, &x.Ref)
 	case m.DocCommit:
 		tag(16)
-		c.doc(&x.Ref)
+		c.named(&x.Doc, &x.Ref)
 	default:
 		c.writeLegs(msg)
 	}
@@ -73,15 +73,15 @@ func (c *coder) readChange(tag uint8) m.Message {
 		return m.WSet(x)
 	case 14:
 		var x m.DocPrepare
-		c.doc(&x.Ref)
+		c.named(&x.Doc, &x.Ref)
 		return x
 	case 15:
 		var x m.DocPrepared
-		c.doc(&x.Ref)
+		c.named(&x.Doc, &x.Ref)
 		return x
 	case 16:
 		var x m.DocCommit
-		c.doc(&x.Ref)
+		c.named(&x.Doc, &x.Ref)
 		return x
 	}
 	return c.readLegs(tag)

@@ -217,6 +217,7 @@ func (w *World) persist(id m.Node, r m.Record) error {
 	if d := r.Docs[m.DocSite]; newerDoc(d, w.Doc) {
 		w.Doc = d
 	}
+	w.acknowledgeDatabase(id)
 	if w.Forced {
 		return nil
 	}

@@ -25,7 +25,7 @@ func (p *Params) Check(w *World) error {
 		return fmt.Errorf("I2 one-authority: a recorded {a} at epoch %d, b {b} at epoch %d", a.Disk.Ep, b.Disk.Ep)
 	}
 	for _, check := range [...]func(*World) error{
-		(*World).serverHoldsAll, (*World).somebodyCan, (*World).oneArbiter, (*World).legsHold, (*World).documentKept,
+		(*World).serverHoldsAll, (*World).somebodyCan, (*World).oneArbiter, (*World).legsHold, (*World).documentKept, (*World).databaseKept, (*World).twoLocks,
 		(*World).registerNotAhead, p.noMutualKill,
 	} {
 		if err := check(w); err != nil {

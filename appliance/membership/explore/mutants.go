@@ -84,6 +84,9 @@ var mutants = []mutation{
 	{"N12", "R12 takes the peer's leg table", "I11 I3 I5 I4"},
 	{"N13", "R25: acknowledged only after both", "I12"},
 	{"N13b", "R25: the survivor promotes what is pending", "I12"},
+	{"W grow", "R25, rule W: a growth is current on its writer before the peer records it", "I14"},
+	{"W shrink", "R25, rule W: anything else is recorded by the peer before it is current on its writer", "I12 I14"},
+	{"N14 persist docprepare", "R25: Persist before DOCPREP of a growth", "order"},
 	{"N15", "R26: a side that went on alone is not joined over", "erased"},
 	{"N18", "R23: only the owner of the volume decides", "I11 I5"},
 	{"N21", "CREATE: the store makes the id", "I2 I13"},
@@ -112,7 +115,7 @@ var survivors = map[string]string{
 // where names the world to begin with: for leases one that is small enough to be visited whole.
 var where = map[string]string{"M3": "lease", "M5": "lease", "M13": "lease", "M28": "walk-lease", "R11 wait": "lease", "M17": "walk-cuts",
 	"N3": "walk-fence", "N2": "walk-fence", "N8a": "walk-fence",
-	"N15": "walk-force", "R24 lease": "walk-legs",
+	"N15": "walk-force", "W grow": "copies", "W shrink": "copies", "R24 lease": "walk-legs",
 	"R14 out": "join-leg", "R14 held": "join-leg", "R26 claim": "walk-force", "R26 repeat": "walk-force"}
 
 // inRow names the situation whose reachability shows a mutant that breaks no promise and lets something wait for ever: "stuck".

@@ -20,6 +20,13 @@ func (p *Params) orders(w *World, id m.Node, out []Action) []Action {
 	ask(w.Left.Arbiter, ActArbiter, uint8(m.ArbFence))
 	ask(w.Left.Witness, ActArbiter, uint8(m.ArbWitness))
 	ask(w.Left.Doc, ActDoc, 0)
+	if last := newest(&s.Rec); w.Left.Copies > 0 && copiesOf(last).Has(id) { // only who holds everything writes it
+		for _, copies := range [2]m.Set{m.Only(id), m.Both} {
+			if copies != copiesOf(last) {
+				ask(w.Left.Copies, ActCopies, uint8(copies))
+			}
+		}
+	}
 	if w.Left.Force > 0 && !w.N[id.Peer()].Up {
 		ask(w.Left.Force, ActForce, 0)
 		ask(w.Left.Force, ActForce, 1)
@@ -40,6 +47,9 @@ func (w *World) order(a Action) m.Event {
 	case ActDoc:
 		next := m.DocRef{Ep: rec.Ep, Version: rec.Docs[m.DocSite].Version + 1}
 		return m.ChangeDoc{Doc: m.DocSite, Writer: m.PairResource, Ref: next}
+	case ActCopies:
+		next := m.DocRef{Ep: rec.Ep, Version: rec.Docs[m.DocDatabase].Version + 1, Hash: m.Digest{a.Arg}}
+		return m.ChangeDoc{Doc: m.DocDatabase, Writer: databaseResource, Ref: next, Growth: m.Set(a.Arg) == m.Both}
 	case ActForce:
 		if a.Arg == 1 {
 			return m.PeerOff{Epoch: rec.Ep}

@@ -25,6 +25,9 @@ func (p *Params) Begin() (World, error) {
 	for i := range w.N {
 		w.N[i].Core.Cfg = config(m.Node(i))
 	}
+	if p.Budget.Copies > 0 {
+		w.beginDatabase()
+	}
 	w.Left = p.Budget
 	w.Drift = 0
 	Canonical(&w)

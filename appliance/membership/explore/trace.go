@@ -74,6 +74,12 @@ func (n *Node) String() string {
 			}
 		}
 	}
+	if d := n.Disk.Docs[m.DocDatabase]; d.Version != 0 {
+		disk += fmt.Sprintf(" db %d.%d%v", d.Ep, d.Version, copiesOf(d))
+	}
+	if d := n.Disk.Pending[m.DocDatabase]; d.Version != 0 {
+		disk += fmt.Sprintf("+%d.%d%v", d.Ep, d.Version, copiesOf(d))
+	}
 	if !n.Up {
 		return fmt.Sprintf("%v off %s legs %v", n.Core.Cfg.Self, disk, n.Leg)
 	}

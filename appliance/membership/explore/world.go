@@ -27,19 +27,20 @@ func rid(k uint8) membership.ID { return membership.ID{2, k} }
 // World is everything: two nodes, what is between them, the witness, and what the environment may still do.
 // It is a value; only the effect queues are shared, and those are never written.
 type World struct {
-	N       [2]Node
-	Net     Net
-	Store   [registers]Register // of the witness; the id of slot k is k+1
-	RIDs    uint8               // registers made so far: an id is never given twice
-	Packets [packetMax]Packet
-	Left    Budget
-	Drift   int8 // clock of a minus clock of b, since the begin
-	Nonces  membership.Nonce
-	Acked   [volumes]uint8    // newest acknowledged write: the oracle, which no node can see
-	Writes  uint8             // number of the last write
-	Doc     membership.DocRef // newest acknowledged version of the site document: the oracle of I12
-	Forced  bool              // a person has overridden (R26)
-	Ghost   Ghost
+	N        [2]Node
+	Net      Net
+	Store    [registers]Register // of the witness; the id of slot k is k+1
+	RIDs     uint8               // registers made so far: an id is never given twice
+	Packets  [packetMax]Packet
+	Left     Budget
+	Drift    int8 // clock of a minus clock of b, since the begin
+	Nonces   membership.Nonce
+	Acked    [volumes]uint8    // newest acknowledged write: the oracle, which no node can see
+	Writes   uint8             // number of the last write
+	Doc      membership.DocRef // newest acknowledged version of the site document: the oracle of I12
+	Database membership.DocRef // of the database record
+	Forced   bool              // a person has overridden (R26)
+	Ghost    Ghost
 }
 
 // Ghost is a message of a session that has ended and arrives after all.
@@ -143,7 +144,7 @@ const (
 // Budget is what the environment may still do. It is part of the state.
 type Budget struct {
 	Crash, Cut, Dup, Unknown, Late, Write, Restart, Session, Skew, Ghost uint8
-	Leave, Move, Arbiter, Witness, Empty, Force, Doc, LegLoss            uint8 // orders and losses of R18-R26; Witness: a fresh register
+	Leave, Move, Arbiter, Witness, Empty, Force, Doc, LegLoss, Copies    uint8 // orders and losses of R18-R26; Witness: a fresh register; Copies: changes of the database record
 }
 
 // Params is one world: what is possible in it at all, and how much.

@@ -77,6 +77,14 @@ var (
 			Budget: Budget{Doc: 1, Crash: 1, Cut: 1},
 		}),
 		world(Params{
+			Name: "copies", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
+			Budget: Budget{Copies: 3, Crash: 1, Cut: 1},
+		}),
+		world(Params{
+			Name: "copies-link", Start: FromPaired, Eager: true, Witness: true, Link: true, NoRun: true,
+			Budget: Budget{Copies: 2, Cut: 1, Session: 1},
+		}),
+		world(Params{
 			Name: "leg", Start: FromPaired, Eager: true, Witness: true, NoRun: true,
 			Budget: Budget{LegLoss: 1, Cut: 1, Write: 1},
 		}),
@@ -161,6 +169,10 @@ var (
 		world(Params{
 			Name: "walk-legs", Start: FromPaired, Clocks: true, Beats: true, Eager: true, Witness: true, Link: true, NoRun: true, NoFence: true,
 			Budget: Budget{Cut: 3, Dup: 1, Write: 6, Restart: 2, Session: 6, Skew: 1, LegLoss: 3, Move: 1},
+		}),
+		world(Params{
+			Name: "walk-copies", Start: FromPaired, Eager: true, Witness: true, Link: true, Beats: true,
+			Budget: Budget{Crash: 3, Cut: 5, Dup: 2, Restart: 2, Session: 12, Copies: 8, Move: 2, Leave: 1, Doc: 1},
 		}),
 		world(Params{
 			Name: "walk-force", Start: FromPaired, Eager: true, Witness: true, Link: true, Beats: true, NoRun: true,
