@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -23,8 +24,29 @@ type Bootstrap struct {
 	Reset         string `json:"reset,omitempty"` // "reboot": a node that cannot stop what it must stop reboots itself by reboot(2); empty: only the watchdog is left
 	Accel         string `json:"accel,omitempty"` // how QEMU runs guests: "kvm" or "tcg"; empty: "tcg", which runs everywhere
 
+	// Database is where the server of the database pair lives; absent: the defaults of each field.
+	Database DatabaseHome `json:"database,omitzero"`
+
 	// FlightBytes is the size of the flight recorder's ring; absent: 128 MiB.
 	FlightBytes int64 `json:"flight_bytes,omitempty"`
+}
+
+// DatabaseHome is where the server of the database pair lives. Its folders belong to the server's user, so they lie in none of
+// duet's own, which only root may enter.
+type DatabaseHome struct {
+	Programs string `json:"programs,omitempty"` // folder with postgres, initdb, ...: "/usr/lib/postgresql/15/bin"
+	DataDir  string `json:"data_dir,omitempty"` // durable: "/data/postgres/15"
+	RunDir   string `json:"run_dir,omitempty"`  // tmpfs, configuration and socket: "/run/duet-postgres"
+	User     string `json:"user,omitempty"`     // "postgres"
+}
+
+// filled has the defaults in the place of what is empty.
+func (h DatabaseHome) filled() DatabaseHome {
+	h.Programs = cmp.Or(h.Programs, "/usr/lib/postgresql/15/bin")
+	h.DataDir = cmp.Or(h.DataDir, "/data/postgres/15")
+	h.RunDir = cmp.Or(h.RunDir, "/run/duet-postgres")
+	h.User = cmp.Or(h.User, "postgres")
+	return h
 }
 
 // ResetReboot is the Reset of every real node and of the lab's; a test that shares its machine leaves it empty.
@@ -52,6 +74,7 @@ func LoadBootstrap(file string) (Bootstrap, error) {
 	if b.Accel == "" {
 		b.Accel = "tcg"
 	}
+	b.Database = b.Database.filled()
 	if err := b.Validate().Err(); err != nil {
 		return Bootstrap{}, fmt.Errorf("%s: %w", file, err)
 	}
@@ -77,6 +100,9 @@ func (b Bootstrap) Validate() FieldErrors {
 		{"run_dir", b.RunDir, false},
 		{"watchdog", b.Watchdog, true},
 		{"libvirt_socket", b.LibvirtSocket, true},
+		{"database.programs", b.Database.Programs, true},
+		{"database.data_dir", b.Database.DataDir, true},
+		{"database.run_dir", b.Database.RunDir, true},
 	} {
 		if f.path == "" && f.optional {
 			continue

@@ -20,6 +20,8 @@ type Document struct {
 	Fencing *Fencing `json:"fencing,omitempty"`
 	Volumes []Volume `json:"volumes"`
 	VMs     []VM     `json:"vms"`
+
+	Database *Database `json:"database,omitempty"` // nil: none
 }
 
 // Nodes are the two slots.
@@ -97,6 +99,39 @@ type VM struct {
 	VCPUs     int      `json:"vcpus"`
 	Disks     []string `json:"disks"` // volume names, in order: vda, vdb, ...
 	Boot      Boot     `json:"boot"`
+}
+
+// Database is the PostgreSQL pair (docs/postgres.md). It is a resource of its own; its data is on neither volume nor mirror.
+type Database struct {
+	Slot      int    `json:"slot"`           // resource slot, ≥ 1; made at founding
+	Interface string `json:"interface"`      // of both nodes, for the service addresses: "lan0"
+	Write     string `json:"write"`          // service address of the primary
+	Read      string `json:"read"`           // service address of the standby while it streams, else of the primary
+	Port      int    `json:"port,omitempty"` // 0: 5432
+
+	Durability string         `json:"durability,omitempty"` // "available" (also empty): without its standby it goes on alone; "strict": commits wait
+	Settings   []string       `json:"settings,omitempty"`   // lines of PostgreSQL's configuration, from a list of names
+	Rules      []DatabaseRule `json:"rules,omitempty"`      // who may connect, over TCP; nobody else may
+	Password   Secret         `json:"password,omitempty"`   // of replication; made at founding
+}
+
+// DatabaseRule lets users of the site into databases of it.
+type DatabaseRule struct {
+	Networks  []string `json:"networks"` // "198.51.100.0/24"
+	Users     []string `json:"users"`
+	Databases []string `json:"databases"`
+	Method    string   `json:"method"` // "scram" or "cert"
+}
+
+// DatabasePort is PostgreSQL's.
+const DatabasePort = 5432
+
+// ListenPort is where clients find it.
+func (d Database) ListenPort() int {
+	if d.Port == 0 {
+		return DatabasePort
+	}
+	return d.Port
 }
 
 // Boot is direct kernel boot; paths are on the node. Empty: from the first disk.

@@ -54,6 +54,15 @@ func Found(answers Document, f Founding) (Document, error) {
 		}
 	}
 	next := 1 + len(d.VMs)
+	if d.Database != nil {
+		d.Database.Slot = next
+		next++
+		password, err := randomHex(f.Random)
+		if err != nil {
+			return Document{}, err
+		}
+		d.Database.Password = Secret(password)
+	}
 	for i := range d.Volumes {
 		v := &d.Volumes[i]
 		v.Slot = i
@@ -118,6 +127,12 @@ func (c *checker) slots(d Document) {
 		take(fmt.Sprintf("vms[%d].slot", i), vm.Slot, MaxResources, resources)
 		if !isUUID(vm.ID) {
 			c.wrong(fmt.Sprintf("vms[%d].id", i), fmt.Sprintf("%q is not a UUID", vm.ID), "libvirt finds a VM by it", "found the site again")
+		}
+	}
+	if d.Database != nil {
+		take("database.slot", d.Database.Slot, MaxResources, resources)
+		if d.Database.Password == "" {
+			c.wrong("database.password", "is empty", "the nodes know each other's server by it", "found the site again")
 		}
 	}
 	for i, v := range d.Volumes {
@@ -191,6 +206,14 @@ func (d Document) clone() Document {
 		d.PDU.Numbers, d.PDU.Feeds = maps.Clone(d.PDU.Numbers), slices.Clone(d.PDU.Feeds)
 	}
 	d.Fencing = copied(d.Fencing)
+	d.Database = copied(d.Database)
+	if d.Database != nil {
+		d.Database.Settings, d.Database.Rules = slices.Clone(d.Database.Settings), slices.Clone(d.Database.Rules)
+		for i, r := range d.Database.Rules {
+			r.Networks, r.Users, r.Databases = slices.Clone(r.Networks), slices.Clone(r.Users), slices.Clone(r.Databases)
+			d.Database.Rules[i] = r
+		}
+	}
 	d.Volumes = append([]Volume{}, d.Volumes...)
 	d.VMs = append([]VM{}, d.VMs...)
 	for i := range d.VMs {

@@ -5,11 +5,13 @@ import (
 	"slices"
 )
 
-// Resource is a thing with an owner: a VM with its volumes, or one unattached volume. Slot 0, the pair, is not listed.
+// Resource is a thing with an owner: a VM with its volumes, one unattached volume, or the database. Slot 0, the pair, is not
+// listed.
 type Resource struct {
-	Slot    int
-	VM      *VM // nil: an unattached volume
-	Volumes []Volume
+	Slot     int
+	VM       *VM       // nil: no VM
+	Database *Database // nil: not the database
+	Volumes  []Volume
 }
 
 // Resources of a founded document in order of their slots.
@@ -23,6 +25,9 @@ func (d Document) Resources() []Resource {
 			}
 		}
 		all = append(all, r)
+	}
+	if d.Database != nil {
+		all = append(all, Resource{Slot: d.Database.Slot, Database: d.Database})
 	}
 	for _, v := range unattached(d) {
 		all = append(all, Resource{Slot: v.Resource, Volumes: []Volume{v}})

@@ -67,6 +67,10 @@ func Validate(d Document, products ...string) FieldErrors {
 		c.absent(fmt.Sprintf("vms[%d].slot", i), v.Slot != 0)
 		c.absent(fmt.Sprintf("vms[%d].id", i), v.ID != "")
 	}
+	if d.Database != nil {
+		c.absent("database.slot", d.Database.Slot != 0)
+		c.absent("database.password", d.Database.Password != "")
+	}
 	c.document(d)
 	return c.errors
 }
@@ -101,6 +105,7 @@ func (c *checker) document(d Document) {
 	c.witness("former_witness", d.Former)
 	c.volumes(d.Volumes)
 	c.vms(d.VMs, d.Volumes)
+	c.database(d.Database)
 	c.count(d)
 }
 
@@ -185,8 +190,12 @@ func (c *checker) count(d Document) {
 	if len(d.Volumes) > MaxVolumes {
 		c.wrong("volumes", fmt.Sprintf("are %d", len(d.Volumes)), fmt.Sprintf("a site has at most %d volumes", MaxVolumes), "use fewer, larger volumes")
 	}
-	if n := 1 + len(d.VMs) + len(unattached(d)); n > MaxResources {
-		c.wrong("vms", fmt.Sprintf("VMs and unattached volumes are %d", n-1), fmt.Sprintf("a site has at most %d of them together", MaxResources-1), "attach volumes to VMs, or use fewer")
+	n := 1 + len(d.VMs) + len(unattached(d))
+	if d.Database != nil {
+		n++
+	}
+	if n > MaxResources {
+		c.wrong("vms", fmt.Sprintf("VMs, unattached volumes and the database are %d", n-1), fmt.Sprintf("a site has at most %d of them together", MaxResources-1), "attach volumes to VMs, or use fewer")
 	}
 }
 
