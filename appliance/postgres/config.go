@@ -32,14 +32,15 @@ type Config struct {
 	SlotMiB    int64 // max_slot_wal_keep_size: half of pgwal
 	RateKiB    int   // of a whole copy; 0: unlimited
 
-	Decide    decide.Config
-	Authority Authority
-	Other     Other
-	Gates     Gates
-	Addresses Addresses
-	Enabled   func() bool
-	Report    func(fault *event.Fault, on bool) // may be nil
-	Log       *slog.Logger
+	Decide     decide.Config
+	Authority  Authority
+	Other      Other
+	Gates      Gates
+	Addresses  Addresses
+	Enabled    func() bool
+	Durability func() decide.Durability          // nil: available
+	Report     func(fault *event.Fault, on bool) // may be nil
+	Log        *slog.Logger
 
 	LookEvery     time.Duration
 	AskTimeout    time.Duration // of one question to the server
@@ -86,6 +87,9 @@ func (c *Config) fill() {
 	}
 	if c.Enabled == nil {
 		c.Enabled = func() bool { return true }
+	}
+	if c.Durability == nil {
+		c.Durability = func() decide.Durability { return decide.Available }
 	}
 }
 

@@ -210,7 +210,7 @@ func (m *Manager) drain() {
 
 // round is one look, one Step and its effects; it says whether there was something to do.
 func (m *Manager) round(ctx context.Context, event decide.Event, answer func(decide.Refusal)) bool {
-	in := decide.Input{Self: m.cfg.Self, Enabled: m.cfg.Enabled(), Event: event}
+	in := decide.Input{Self: m.cfg.Self, Enabled: m.cfg.Enabled(), Durability: m.cfg.Durability(), Event: event}
 	in.Local = m.look(ctx)
 	in.Grant, in.Docs = m.cfg.Authority.Now()
 	in.Peer = m.cfg.Other.Peer()

@@ -177,7 +177,21 @@ func TestSwitchover(t *testing.T) {
 	for _, n := range s.n {
 		n.halt()
 	}
-	s.n[p].killAll()
+	// What membership ends without a manager is a primary, and no standby.
+	for _, n := range s.n {
+		if runs := PrimaryRuns(n.cfg.Root); runs != (n.id == p) {
+			t.Errorf("a primary runs on node %v: %v", n.id, runs)
+		}
+		if err := EndPrimary(n.cfg.Root, patience); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := scanServer(n.m.dirs.active()); err != nil || len(all) > 0 != (n.id != p) {
+			t.Errorf("node %v has %d processes left, %v", n.id, len(all), err)
+		}
+		if PrimaryRuns(n.cfg.Root) {
+			t.Errorf("a primary still runs on node %v", n.id)
+		}
+	}
 	if err := s.n[p.Peer()].m.stop(false); err != nil {
 		t.Fatal(err)
 	}

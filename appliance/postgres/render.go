@@ -163,7 +163,7 @@ func (c *Config) render(names decide.Names) error {
 
 // passfile is where libpq reads the password for the peer (PostgreSQL manual 34.16).
 func (c *Config) passfile() error {
-	return c.write("passfile", fmt.Sprintf("%s:%d:*:%s:%s\n", c.PeerHost, c.PeerPort, replicationUser, passfileQuote(string(c.Secret))))
+	return c.write("passfile", fmt.Sprintf("%s:%d:*:%s:%s\n", passfileQuote(c.PeerHost), c.PeerPort, replicationUser, passfileQuote(string(c.Secret))))
 }
 
 func passfileQuote(s string) string {

@@ -16,7 +16,7 @@ func (t *turn) b1Create() {
 	case l.Dir == DirCreating && l.Proc == ProcPrimary && t.mayWrite():
 		t.write(Record{
 			Epoch: t.in.Grant.Epoch, Version: 1, SystemID: l.SystemID, Copies: membership.Only(t.self()), Timeline: l.Timeline,
-			PromoteLSN: l.Fork,
+			PromoteLSN: l.Fork, Durability: t.in.Durability,
 		}, false)
 	}
 }

@@ -4,15 +4,16 @@ import "duet/appliance/membership"
 
 // Input is one look at everything, with what ended or was ordered since the last one.
 type Input struct {
-	Now     membership.Boottime
-	Wall    int64 // seconds; only ever shown to people
-	Self    membership.Node
-	Enabled bool // the site document wants a database
-	Grant   Grant
-	Docs    Docs
-	Local   Local
-	Peer    Peer
-	Event   Event // nil: a look
+	Now        membership.Boottime
+	Wall       int64 // seconds; only ever shown to people
+	Self       membership.Node
+	Enabled    bool       // the site document wants a database
+	Durability Durability // and wants this of it (L5)
+	Grant      Grant
+	Docs       Docs
+	Local      Local
+	Peer       Peer
+	Event      Event // nil: a look
 }
 
 // Evidence is why the former owner cannot be running the database any more (M3). Only the last four are evidence.

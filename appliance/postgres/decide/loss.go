@@ -58,6 +58,17 @@ func (t *turn) l1Lost() {
 	}
 }
 
+// l5Choice: what the site wants when the standby is lost has changed. It takes no copy away and adds none; on the peer first,
+// as everything that is no growth.
+func (t *turn) l5Choice() {
+	if t.in.Local.Proc != ProcPrimary || !t.mayRun() || !t.mayWrite() || t.rec.Version == 0 || t.rec.Durability == t.in.Durability || t.s.Order != OrderNone {
+		return
+	}
+	r := t.rec.next(t.in.Grant.Epoch)
+	r.Durability = t.in.Durability
+	t.write(r, false)
+}
+
 // l2Record: copies={owner}, pending on the peer before it is current here. The other node can then never be promoted on a
 // copy that lacks what is acknowledged from here on.
 func (t *turn) l2Record() {

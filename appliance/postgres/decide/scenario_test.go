@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -100,6 +101,8 @@ func (p *play) command(f []string) error {
 		seconds, err := strconv.ParseFloat(f[1], 64)
 		p.in.Now += membership.Boottime(seconds * float64(second))
 		return err
+	case "wants":
+		p.in.Durability = Durability(slices.Index([]string{"available", "strict"}, f[1])) //nolint:gosec // two
 	case "lease":
 		p.fixed = f[1] == "stops"
 	case "grant":

@@ -28,7 +28,7 @@ var rules = [...]func(*turn){
 	(*turn).s8Lend, (*turn).n5NotHolder, (*turn).n2Evidence,
 	(*turn).c2HandOver, (*turn).s3Compare, (*turn).s2Start,
 	(*turn).n3Promote, (*turn).s1Timeline,
-	(*turn).open, (*turn).l1Lost, (*turn).l3Release, (*turn).g2Arm, (*turn).g3Marker, (*turn).g4Count,
+	(*turn).l5Choice, (*turn).open, (*turn).l1Lost, (*turn).l3Release, (*turn).g2Arm, (*turn).g3Marker, (*turn).g4Count,
 	(*turn).n4Serve, (*turn).p1Order, (*turn).p3Compare,
 	(*turn).rejoin, (*turn).j2Streams, (*turn).readAddress,
 }
