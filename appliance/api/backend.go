@@ -16,6 +16,7 @@ type Backend interface {
 	MembersBackend
 	MoveBackend
 	VolumeBackend
+	DatabaseBackend
 
 	// Site is the whole status. It answers in every mode, also before founding.
 	Site(ctx context.Context) (Site, error)

@@ -72,6 +72,7 @@ func (s *Server) routes(api huma.API) {
 	s.fenceRoutes(api)
 	s.witnessRoutes(api)
 	s.memberRoutes(api)
+	s.databaseRoutes(api)
 	route(api, http.MethodGet, "/setup", "setup-show", "How far founding has come", s.setup)
 	route(api, http.MethodPost, "/setup/answer", "setup-answer", "Found the site", s.answer)
 	route(api, http.MethodGet, "/tasks/{id}", "task-show", "A long action", s.task)

@@ -60,6 +60,8 @@ const (
 	PGDiskLied     Code = "PG-4010"
 	PGHung         Code = "PG-4011"
 	PGCrashLoop    Code = "PG-4014"
+	PGNotManaged   Code = "PG-4017"
+	PGNone         Code = "PG-4018"
 
 	// FENCE: evidence; 501x BMC, 502x PDU and outlets, 503x setup, 504x outcome.
 	FenceUnknown       Code = "FENCE-5006"
@@ -117,6 +119,7 @@ const (
 	LinkRefused Code = "NET-7004"
 
 	OtherPeerVersion Code = "NET-7005"
+	AddressTaken     Code = "NET-7010"
 
 	// SYS: this node's software.
 	Internal        Code = "SYS-9000"

@@ -204,6 +204,12 @@ var netEntries = []Entry{
 		Why:  "The nodes cannot be a pair until both run releases that understand each other; what runs is not disturbed",
 		Next: "Bring both nodes to the same release", Command: "duet version",
 	},
+	{
+		Code: AddressTaken, Severity: Critical, Title: "Another machine has a service address",
+		What: "Another machine, {mac}, answers for the service address {address} on {interface} of node {node}",
+		Why:  "Two machines with one address take each other's clients, so it is not taken; the node can be reached by its own address",
+		Next: "Take the address away from that machine, or give the site another one",
+	},
 }
 
 var sysEntries = []Entry{

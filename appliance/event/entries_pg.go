@@ -69,4 +69,16 @@ var databaseEntries = []Entry{
 		Why:  "It is started again after a pause that grows to 30 s; it is never given up",
 		Next: "Look at the log of the server on node {node}",
 	},
+	{
+		Code: PGNotManaged, Severity: Critical, Title: "A node cannot run its database server",
+		What: "Node {node} cannot run its database server: {reason}",
+		Why:  "The other node has no standby there; a database that runs there already goes on until its lease ends",
+		Next: "Mend what the reason names; it is tried again every 5 s",
+	},
+	{
+		Code: PGNone, Severity: Info, Title: "The site has no database",
+		What: "The site has no database",
+		Why:  "Its document has no section `database`, which is made at founding",
+		Next: "Found the site with one, or use another database",
+	},
 }

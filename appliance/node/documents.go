@@ -31,12 +31,15 @@ func (n *Node) documents() [][]byte {
 		}
 		all = append(all, append([]byte{msgDocument}, body...))
 	}
-	return all
+	return append(all, n.db.bodies(rec)...)
 }
 
 // holdsDocument is the driver's hook.
 func (n *Node) holdsDocument(hash membership.Digest) bool {
-	_, ok := n.store.Find(hash)
+	if _, ok := n.store.Find(hash); ok {
+		return true
+	}
+	_, ok := n.db.records.Find(hash)
 	return ok
 }
 

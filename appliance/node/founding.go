@@ -45,6 +45,9 @@ func (s *setup) awaitPeer(ctx context.Context) (ed25519.PublicKey, error) {
 // can win it before the first PUSH.
 func (s *setup) makeDocument(ctx context.Context, answers site.Document, peer ed25519.PublicKey) (site.Document, error) {
 	n := s.node
+	if err := checkDatabase(answers); err != nil {
+		return site.Document{}, event.New(event.DocumentInvalid, "count", "1", "fields", "database").Because(err)
+	}
 	keys := map[membership.Node]ed25519.PublicKey{n.self: n.key.Public().(ed25519.PublicKey), n.peer(): peer}
 	guids, err := readBMCs(ctx, answers)
 	if err != nil {

@@ -120,6 +120,9 @@ func (g *guests) Wanted() []membership.ResourceID {
 	var wanted []membership.ResourceID
 	for _, r := range doc.Resources() {
 		id := membership.ResourceID(r.Slot) //nolint:gosec // bounded by site.Check
+		if r.Database != nil {
+			continue // its manager asks
+		}
 		if r.VM == nil {
 			if !state.Owns(id) {
 				wanted = append(wanted, id) // its export follows its owner

@@ -54,6 +54,7 @@ type Node struct {
 	store   *site.Store
 	vms     *vms.Manager
 	guests  *guests
+	db      *database
 	driver  *pair.Driver
 	watch   *watch
 	arbiter *arbiter
@@ -120,6 +121,9 @@ func New(cfg Config) (*Node, error) {
 	})
 	n.history = newHistory(filepath.Join(boot.DataDir, ledgerFile), n.faults, log.With("subsystem", "fence"))
 	n.guests = &guests{node: n, starting: map[membership.ResourceID]bool{}}
+	if n.db, err = newDatabase(n); err != nil {
+		return nil, err
+	}
 	n.watch = &watch{node: n}
 	n.arbiter = &arbiter{node: n}
 	n.setup = &setup{node: n}
@@ -145,7 +149,7 @@ func (n *Node) driverConfig() pair.Config {
 		},
 		BootID: n.bootID, RunDir: n.boot.RunDir, Records: n.records,
 		MirrorSocket: filepath.Join(n.boot.RunDir, mirrorSocket), Watchdog: n.boot.Watchdog,
-		Workloads: n.guests, Recorder: n.flight, Log: n.log.With("subsystem", "pair"),
+		Workloads: workloads{n.guests, n.db}, Recorder: n.flight, Log: n.log.With("subsystem", "pair"),
 		Hooks: pair.Hooks{
 			Adopt: n.adopt, Belongs: n.belongs, Documents: n.documents, Holds: n.holdsDocument, Began: n.sessionBegan, Told: n.told, Reported: n.reported,
 			Refused: n.refused, MirrorFault: n.mirrorFault, Reset: n.reset,
@@ -173,6 +177,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		{"watch", n.watch.run},
 		{"arbiter", n.arbiter.run},
 		{"guests", n.guests.run},
+		{"database", n.db.run},
 		{"pair", func(ctx context.Context) error { return n.driver.Run(ctx, placed) }},
 	}
 	failed := make(chan error, len(rows))

@@ -214,6 +214,11 @@ const (
 
 	msgFenceProof byte = 32 // how the paths to the receiver stand
 	msgReach      byte = 33 // how the sender sees the witness
+
+	msgRecord   byte = 48 // a version of the database record: at every session's begin, before DOCPREP
+	msgDatabase byte = 49 // what the sender's manager of the database sees of its server
+	msgPause    byte = 50 // pause (1) or resume (0) the replay of the receiver's standby; number of the question first
+	msgPaused   byte = 51 // the number, and why not; nothing: it is so
 )
 
 // told is the driver's hook for these messages.
@@ -232,6 +237,14 @@ func (n *Node) told(kind byte, body []byte) {
 		err = n.toldProof(body)
 	case msgReach:
 		err = n.toldReach(body)
+	case msgRecord:
+		err = n.db.toldRecord(body)
+	case msgDatabase:
+		err = n.db.told(body)
+	case msgPause:
+		err = n.db.toldPause(body)
+	case msgPaused:
+		err = n.db.toldPaused(body)
 	default:
 		err = fmt.Errorf("kind %d is unknown", kind)
 	}

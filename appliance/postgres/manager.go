@@ -55,6 +55,7 @@ type View struct {
 	Replay   decide.LSN
 	Fails    uint8
 	Progress string
+	Order    decide.OrderPhase // of a switchover away from here
 	At       membership.Boottime
 }
 
@@ -266,7 +267,7 @@ func (m *Manager) publish(in decide.Input) {
 	}
 	m.view = View{
 		Words: decide.Describe(m.state, in, true), Record: in.Docs.Newest(), Timeline: l.Timeline, Receive: l.End, Replay: l.Replay,
-		Fails: m.said.Fails, At: in.Now,
+		Fails: m.said.Fails, Order: m.state.Order, At: in.Now,
 	}
 	if p := m.progress.Load(); p != nil && m.state.Doing != decide.Idle {
 		m.view.Progress = *p

@@ -98,6 +98,27 @@ func (c *Config) conninfo(database string) string {
 // ErrRule says that a rule of access is refused.
 var ErrRule = errors.New("rule of access refused")
 
+// methods of a rule, by the server's names.
+var methods = map[string]string{"scram": "scram-sha-256", "cert": "cert"}
+
+// Check refuses what would let in somebody else than it says.
+func (r Rule) Check() error {
+	if methods[r.Method] == "" {
+		return fmt.Errorf("%w: the method %q is neither scram nor cert", ErrRule, r.Method)
+	}
+	for _, word := range append(append(append([]string{}, r.Networks...), r.Users...), r.Databases...) {
+		if word == "" || strings.ContainsAny(word, " \t\n\"',+#@\\") || word == "all" && r.Method == "cert" {
+			return fmt.Errorf("%w: %q", ErrRule, word)
+		}
+	}
+	for _, u := range r.Users {
+		if u == superuser || strings.HasPrefix(u, applicationName) || u == "all" {
+			return fmt.Errorf("%w: user %q", ErrRule, u)
+		}
+	}
+	return nil
+}
+
 // hba is pg_hba.conf (PostgreSQL manual 21.1): duet's own way, the peer, the site's rules, and nobody else.
 func (c *Config) hba() (string, error) {
 	out := "local all " + superuser + " peer map=duet\n"
@@ -106,22 +127,11 @@ func (c *Config) hba() (string, error) {
 		out += "host postgres " + replicationUser + " " + n + " scram-sha-256\n" // pg_rewind
 	}
 	for _, r := range c.Rules {
-		method := map[string]string{"scram": "scram-sha-256", "cert": "cert"}[r.Method]
-		if method == "" {
-			return "", fmt.Errorf("%w: the method %q is neither scram nor cert", ErrRule, r.Method)
-		}
-		for _, word := range append(append(append([]string{}, r.Networks...), r.Users...), r.Databases...) {
-			if word == "" || strings.ContainsAny(word, " \t\n\"',+#@\\") || word == "all" && method == "cert" {
-				return "", fmt.Errorf("%w: %q", ErrRule, word)
-			}
-		}
-		for _, u := range r.Users {
-			if u == superuser || strings.HasPrefix(u, applicationName) || u == "all" {
-				return "", fmt.Errorf("%w: user %q", ErrRule, u)
-			}
+		if err := r.Check(); err != nil {
+			return "", err
 		}
 		for _, n := range r.Networks {
-			out += fmt.Sprintf("host %s %s %s %s\n", quoted(r.Databases), quoted(r.Users), n, method)
+			out += fmt.Sprintf("host %s %s %s %s\n", quoted(r.Databases), quoted(r.Users), n, methods[r.Method])
 		}
 	}
 	return out + "host all all all reject\nlocal all all reject\n", nil

@@ -31,6 +31,9 @@ type Node struct {
 	hold    chan struct{}
 	latch   *api.Latch
 	left    string
+
+	noDatabase, switched bool
+	durability           string
 }
 
 // New makes a founded node of a healthy pair.

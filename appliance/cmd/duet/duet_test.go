@@ -44,6 +44,8 @@ func node(ts *testscript.TestScript, _ bool, args []string) {
 			n.Fresh()
 		case "alone":
 			n.PeerOff()
+		case "nodatabase":
+			n.NoDatabase()
 		case "frozen":
 			n.Fail(event.New(event.FrozenWaits, "node", "a", "waits_for", "the witness"))
 		default:

@@ -183,7 +183,7 @@ func TestOutputIsTheObject(t *testing.T) {
 		"site": "status", "volume-list": "volume list", "volume-show": "volume show disk0", "vm-list": "vm list", "vm-show": "vm show counter",
 		"fence-status": "fence status", "setup-show": "setup show", "vm-start": "", "vm-stop": "", "vm-move": "", "volume-readmit": "", "volume-scrub": "", "setup-answer": "", "task-show": "", "task-cancel": "",
 		"fence-test": "", "fence-test-live": "", "witness-status": "witness status", "witness-test": "", "witness-add": "", "witness-replace": "",
-		"node-leave": "", "node-return": "", "override-show": "", "override-peer-off": "", "override-force-solo": "", "fence-history": "fence history", "node-latch": "", "node-on": "",
+		"node-leave": "", "node-return": "", "override-show": "", "override-peer-off": "", "override-force-solo": "", "fence-history": "fence history", "node-latch": "", "node-on": "", "db-status": "db status", "db-switchover": "", "db-set": "",
 	}
 	paths := fetch("/openapi.json").(map[string]any)["paths"].(map[string]any)
 	seen := 0

@@ -40,7 +40,7 @@ func newRoot(c *cli) *cobra.Command {
 	root.PersistentFlags().StringVar(&c.socket, "socket", api.DefaultSocket, "duetd's socket")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "table", "form of the output: table or json")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(c.status(), c.setup(), c.vm(), c.volume(), c.fence(), c.witness(), c.node(), c.override(), c.task(), c.support(), c.version())
+	root.AddCommand(c.status(), c.setup(), c.vm(), c.volume(), c.fence(), c.witness(), c.node(), c.override(), c.database(), c.task(), c.support(), c.version())
 	return root
 }
 
