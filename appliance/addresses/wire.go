@@ -15,10 +15,10 @@ import (
 // Times on the wire. RFC 5227 asks for seconds of probing; a database that waits is worse than the rare holder who is slower
 // than this, and the probe is repeated by nobody who holds the address rightfully: what it serves has gates of its own.
 const (
-	probeEvery = 100 * time.Millisecond
+	probeEvery = 60 * time.Millisecond
 	probeCount = 3
-	probeWait  = 400 * time.Millisecond // from the first probe to "nobody answers"
-	listenTick = 50 * time.Millisecond  // how often a listener looks whether anybody still waits
+	probeWait  = 200 * time.Millisecond // from the first probe to "nobody answers"
+	listenTick = 20 * time.Millisecond  // how often a listener looks whether anybody still waits
 )
 
 // announceAfter: at once, and twice again for a switch or a machine that was busy with the failure itself.

@@ -131,6 +131,12 @@ func (d *database) manage(ctx context.Context) error {
 	return m.Run(ctx)
 }
 
+func (d *database) wake() {
+	if m := d.running(); m != nil {
+		m.Wake()
+	}
+}
+
 func (d *database) running() *postgres.Manager {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -282,8 +288,10 @@ type databaseWays struct {
 	keeper  *addresses.Keeper
 	address [2]addresses.Address // by decide.Gate
 
-	mu  sync.Mutex
-	end [2]membership.Boottime // that the address has in the kernel; 0: none
+	mu    sync.Mutex
+	open  [2]bool
+	until [2]membership.Boottime // of the open gate; 0: no end
+	end   [2]membership.Boottime // that the address has in the kernel; 0: none
 }
 
 // addressSpare is how long an address outlives its gate: the kernel counts whole seconds.
@@ -345,6 +353,9 @@ func (w gateWay) Set(g decide.Gate, open bool, until membership.Boottime) error 
 	if err := w.gates.Set(g, open, until); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open[g], w.until[g] = open, until
 	if !open || w.keeper.Phase(w.address[g]) == addresses.Absent {
 		return nil
 	}
@@ -354,13 +365,16 @@ func (w gateWay) Set(g decide.Gate, open bool, until membership.Boottime) error 
 // Open asks the kernel.
 func (w gateWay) Open(g decide.Gate) bool { return w.gates.Open(g) }
 
-// Set takes an address until its gate has said for how long, or drops it.
+// Set takes an address for as long as its gate is open, or drops it. One whose gate opens next is taken for a moment.
 func (w addressWay) Set(g decide.Gate, add bool) error {
-	if !add {
-		w.mu.Lock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case !add:
 		w.end[g] = 0
-		w.mu.Unlock()
 		return w.keeper.Drop(w.address[g])
+	case w.open[g]:
+		return w.hold(g, w.until[g])
 	}
 	return w.hold(g, membership.Boottime(boottime.Now())+membership.Boottime(wantFor))
 }
@@ -368,10 +382,8 @@ func (w addressWay) Set(g decide.Gate, add bool) error {
 // Held also says so of an address that is being asked for, or that somebody else has: nothing more can be done for it.
 func (w addressWay) Held(g decide.Gate) bool { return w.keeper.Phase(w.address[g]) != addresses.Absent }
 
-// hold gives the address its end, in whole seconds, so that the kernel is not asked with every look.
+// hold gives the address its end, in whole seconds, so that the kernel is not asked with every look. The caller has mu.
 func (w *databaseWays) hold(g decide.Gate, until membership.Boottime) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if until == 0 {
 		w.end[g] = 0
 		return w.keeper.Take(w.address[g], 0)

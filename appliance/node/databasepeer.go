@@ -18,6 +18,8 @@ import (
 
 const (
 	sayEvery   = 400 * time.Millisecond // three of them within the time after which a word is not believed (decide.Config.PeerFresh)
+	sayMoved   = 100 * time.Millisecond // where the log ends changes with every commit
+	sayLook    = 20 * time.Millisecond  // a switchover waits for four words in turn
 	pauseLimit = 2 * time.Second        // of a pause or resume on the peer: the marker has 3 s for all of it
 )
 
@@ -64,7 +66,7 @@ func (o databaseOther) PauseReplay(ctx context.Context, pause bool) error {
 
 // say tells the peer what its manager needs, again and again: an old word is not believed there.
 func (d *database) say(ctx context.Context, m *postgres.Manager, w *databaseWays) {
-	tick := time.NewTicker(databaseLook)
+	tick := time.NewTicker(sayLook)
 	defer tick.Stop()
 	var last decide.Peer
 	var at time.Time
@@ -72,7 +74,8 @@ func (d *database) say(ctx context.Context, m *postgres.Manager, w *databaseWays
 		word := m.Said()
 		fresh := word.At != 0
 		word.At = 0
-		if fresh && (word != last || time.Since(at) >= sayEvery) && d.node.driver.View().State.Session != 0 {
+		due := time.Since(at) >= sayEvery || word != last && time.Since(at) >= sayMoved || !sameButLog(word, last)
+		if fresh && due && d.node.driver.View().State.Session != 0 {
 			body, err := json.Marshal(databaseWord{word, d.shown(m, w)})
 			if err != nil {
 				d.node.log.Error("word of the database", "error", err.Error())
@@ -88,6 +91,12 @@ func (d *database) say(ctx context.Context, m *postgres.Manager, w *databaseWays
 	}
 }
 
+// sameButLog: they differ at most in where the log ends.
+func sameButLog(a, b decide.Peer) bool {
+	a.At, a.End, a.Replay = b.At, b.End, b.Replay
+	return a == b
+}
+
 // told takes what the other manager says. It runs on the driver's goroutine and is quick.
 func (d *database) told(body []byte) error {
 	var word databaseWord
@@ -98,7 +107,7 @@ func (d *database) told(body []byte) error {
 	p.At = membership.Boottime(boottime.Now())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	changed := p.Proc != d.peer.Proc || p.Dir != d.peer.Dir || p.Receiving != d.peer.Receiving || p.ReadAddress != d.peer.ReadAddress
+	changed := !sameButLog(p, d.peer)
 	d.peer, d.peerShown = p, word.Shown
 	if changed && d.manager != nil {
 		d.manager.Wake()

@@ -86,6 +86,7 @@ func (f *faults) list() []activeFault {
 
 // reported is the driver's hook: which reports raise and clear what.
 func (n *Node) reported(c membership.ReportCode) {
+	n.db.wake() // a grant, an owner, a record or evidence may have changed
 	peer := n.peer().String()
 	switch c {
 	case membership.ReportWitnessUnknown:

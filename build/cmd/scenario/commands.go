@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"duet/build/lab"
+	"duet/build/pgwriter"
 	"duet/build/probe"
 	"duet/build/scenario"
 )
@@ -23,9 +24,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	commands := map[string]func(context.Context, []string, io.Writer, io.Writer) error{
 		"run": runSite, "demo": runDemo, "soak": runSoak,
 		"liveness": runLiveness, "matrix": runMatrix, "chaos": runChaos, "probe": runProbe, "readback": runReadback,
+		"pgwriter": runPGWriter,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(stderr, "usage: scenario run|demo|soak|liveness|matrix|chaos|probe|readback [flags]")
+		fmt.Fprintln(stderr, "usage: scenario run|demo|soak|liveness|matrix|chaos|probe|readback|pgwriter [flags]")
 		return 2
 	}
 	err := commands[args[0]](ctx, args[1:], stdout, stderr)
@@ -193,6 +195,29 @@ func runProbe(ctx context.Context, args []string, _, stderr io.Writer) error {
 		return err
 	}
 	return errors.Join(probe.Write(ctx, cfg, log), log.Close())
+}
+
+// runPGWriter writes until it is killed: its log is what counts.
+func runPGWriter(ctx context.Context, args []string, _, stderr io.Writer) error {
+	flags := flag.NewFlagSet("pgwriter", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	cfg := pgwriter.Config{}
+	flags.StringVar(&cfg.URL, "url", "", "postgres://user:password@host:port/database")
+	flags.IntVar(&cfg.Writers, "writers", 4, "side by side")
+	flags.IntVar(&cfg.Run, "run", 0, "number of this run: its rows are its own")
+	flags.DurationVar(&cfg.Every, "every", 10*time.Millisecond, "between two rows of a writer")
+	path := flags.String("log", "", "where answers are noted")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(*path), 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(*path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pgwriter.Write(ctx, cfg, log), log.Close())
 }
 
 func runReadback(_ context.Context, args []string, stdout, stderr io.Writer) error {

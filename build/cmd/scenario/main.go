@@ -9,6 +9,7 @@
 //	scenario chaos    N random fault episodes from a seed; ends in one line of JSON
 //	scenario probe    (inside a node) the block client of the oracles
 //	scenario readback (inside a node) what the probe's blocks hold now
+//	scenario pgwriter (inside the client) writes to the database, and notes what it was told
 //
 // Progress goes to stderr, results to stdout. Exit code 0: nothing was lost, nothing ran twice and, for the demo, no
 // target was missed; 1: not so; 2: usage.

@@ -1,0 +1,185 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"duet/appliance/api"
+	"duet/build/lab"
+)
+
+// TestDatabase runs the PostgreSQL pair of a whole site under four writers: the crash of a standby and of a primary, the
+// return of both, a switchover, and the loss of the primary's node with evidence. No acknowledged row is lost, no two
+// primaries answer, and nothing is done by hand. Durations are told, not judged.
+//
+// Proves: pg 5.1, 5.1b, 5.2, 5.2b, NodeLossFenced, SwitchoverUnderLoad on a site.
+func TestDatabase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("brings up a whole site; run without -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("the lab needs root")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	started := time.Now()
+	say := func(format string, args ...any) {
+		t.Logf("%6.1f s  %s", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
+	}
+	s, err := UpDatabase(ctx, lab.Options{Name: "test-db", State: state(t, "test-db"), Bin: binaries(t)}, say)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			where, err := keepLogs(s, "database")
+			t.Logf("logs: %s, %v", where, err)
+		}
+		if err := s.Down(); err != nil {
+			t.Error(err)
+		}
+	})
+	primary, err := s.databaseInSync(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.prepareDatabase(ctx, primary); err != nil {
+		t.Fatal(err)
+	}
+	w := s.writeDatabase()
+	t.Cleanup(w.stop)
+	if err := w.more(ctx, 100); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name string
+		play func(ctx context.Context, s *Site, primary string) error
+	}{
+		{"5.1 StandbyCrash, 5.1b StandbyReturns", standbyCrash},
+		{"5.2 PrimaryCrash, 5.2b OldPrimaryRejoins", primaryCrash},
+		{"SwitchoverUnderLoad", switchover},
+		{"NodeLossFenced", nodeLossFenced},
+	} {
+		began := time.Now()
+		if err := step.play(ctx, s, primary); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if err := w.more(ctx, 100); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		say("%s: longest gap between two acknowledgements %d ms", step.name, w.outage(began).Milliseconds())
+		if primary, err = s.databaseInSync(ctx); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+	}
+	v, err := w.judge(ctx, primary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Lost) > 0 || len(v.Twice) > 0 || v.TwoPrimaries != "" {
+		t.Errorf("lost %v, twice %v, %s", v.Lost, v.Twice, v.TwoPrimaries)
+	}
+	say("%d rows acknowledged, %d failed, %d unknown, %d lost, longest gap %d ms", v.Acked, v.Failed, v.Unknown, len(v.Lost), v.Longest.Milliseconds())
+}
+
+// killServer is kill -9 of every process of a node's server.
+func killServer(ctx context.Context, s *Site, node string) error {
+	_, err := s.Lab.Exec(ctx, node, "pkill", "-9", "-x", "postgres")
+	return err
+}
+
+// standbyCrash: the record says on both nodes that the primary is alone before it goes on alone, and the standby is brought
+// back and counted in.
+func standbyCrash(ctx context.Context, s *Site, primary string) error {
+	standby := other(primary)
+	before, err := s.database(ctx, primary)
+	if err != nil {
+		return err
+	}
+	if err := killServer(ctx, s, standby); err != nil {
+		return err
+	}
+	failed := false
+	err = s.databaseIs(ctx, primary, "the standby is back and counts", func(db api.Database) bool {
+		q := rowOf(db, standby)
+		failed = failed || q.Failures > 0
+		return failed && q.PGStatus == "HS:sync" && len(db.Record.Copies) == 2
+	})
+	if err != nil {
+		return err
+	}
+	after, err := s.database(ctx, primary)
+	if err != nil {
+		return err
+	}
+	if after.Owner != primary || after.Record.Timeline != before.Record.Timeline || after.Record.PromoteLSN != before.Record.PromoteLSN {
+		return fmt.Errorf("the primary changed: %+v, then %+v", before.Record, after.Record)
+	}
+	return nil
+}
+
+// primaryCrash: the other node serves, on a timeline of its own, and the old one comes back by itself.
+func primaryCrash(ctx context.Context, s *Site, primary string) error {
+	before, err := s.database(ctx, primary)
+	if err != nil {
+		return err
+	}
+	if err := killServer(ctx, s, primary); err != nil {
+		return err
+	}
+	return s.databaseIs(ctx, other(primary), "the other node serves", func(db api.Database) bool {
+		p := rowOf(db, other(primary))
+		return db.Owner == other(primary) && p.PGStatus == "PRI" && p.WriteOpen && p.Write == "held" && db.Record.Timeline > before.Record.Timeline
+	})
+}
+
+// switchover by order; the other node refuses it.
+func switchover(ctx context.Context, s *Site, primary string) error {
+	var db api.Database
+	order := []string{"db", "switchover", "--reason", "lab", "--yes", "--confirm-site", "demo"}
+	if err := s.duet(ctx, other(primary), &db, order...); err == nil {
+		return fmt.Errorf("node %s switched over the primary of node %s", other(primary), primary)
+	}
+	ordered := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, databaseLimit)
+	defer cancel()
+	// The checkpoint after the last promotion may still be under way: that is a refusal, and not a failure.
+	err := s.wait(ctx, "the switchover", databaseLimit, func() (bool, string) {
+		ordered = time.Now()
+		if err := s.duet(ctx, primary, &db, order...); err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
+	if err != nil {
+		return err
+	}
+	s.Say("switched over in %.2f s by the order's own word", time.Since(ordered).Seconds())
+	if db.Owner != other(primary) {
+		return fmt.Errorf("the database belongs to node %s", db.Owner)
+	}
+	if len(db.Record.Copies) != 2 || db.Record.History[len(db.Record.History)-1].Reason != "switchover" {
+		return fmt.Errorf("record %+v", db.Record)
+	}
+	return nil
+}
+
+// nodeLossFenced: the primary's node loses its power. Its BMC and outlets say so, and the other node serves alone; then the
+// node is switched on again by the survivor and joins.
+func nodeLossFenced(ctx context.Context, s *Site, primary string) error {
+	survivor := other(primary)
+	if err := s.Lab.Cut(ctx, primary); err != nil {
+		return err
+	}
+	err := s.databaseIs(ctx, survivor, "the survivor serves alone", func(db api.Database) bool {
+		p := rowOf(db, survivor)
+		return db.Owner == survivor && p.PGStatus == "PRI" && p.WriteOpen && p.Write == "held" && len(db.Record.Copies) == 1 && db.Record.Copies[0] == survivor
+	})
+	if err != nil {
+		return err
+	}
+	return s.Lab.On(ctx, primary)
+}
