@@ -1,12 +1,14 @@
 package gate
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"duet/appliance/internal/boottime"
 	"duet/appliance/membership"
@@ -23,12 +25,13 @@ type Config struct {
 
 // Gates are both gates of this node.
 type Gates struct {
+	cfg       Config
 	addresses [2][]netip.Addr // by decide.Gate
 }
 
 // New makes the table, or takes over one that an earlier process of the same configuration has left.
 func New(c Config) (*Gates, error) {
-	g := &Gates{}
+	g := &Gates{cfg: c}
 	g.addresses[decide.Write], g.addresses[decide.Read] = c.Write, c.Read
 	for _, all := range g.addresses {
 		if len(all) == 0 || slices.ContainsFunc(all, func(a netip.Addr) bool { return !a.IsValid() || a.Is4In6() || a.Zone() != "" }) {
@@ -42,13 +45,18 @@ func New(c Config) (*Gates, error) {
 	if made(conn, c) {
 		return g, nil
 	}
+	return g, c.make(conn)
+}
+
+// make puts the table into the kernel, with closed gates.
+func (c Config) make(conn *nftables.Conn) error {
 	if err := c.build(conn); err != nil {
-		return nil, err
+		return err
 	}
 	if err := conn.Flush(); err != nil {
-		return nil, fmt.Errorf("gate: table %s: %w", tableName, err)
+		return fmt.Errorf("gate: table %s: %w", tableName, err)
 	}
-	return g, nil
+	return nil
 }
 
 // made: the table is there and has this form. What cannot be asked is made anew.
@@ -59,6 +67,12 @@ func made(conn *nftables.Conn, c Config) bool {
 	}
 	_, err = conn.GetSetByName(table, c.fingerprint())
 	return err == nil
+}
+
+// gone: the kernel has no such table, for certain.
+func gone(conn *nftables.Conn) bool {
+	all, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	return err == nil && !slices.ContainsFunc(all, func(t *nftables.Table) bool { return t.Name == tableName })
 }
 
 // Remove takes the table away; without a server there is nothing to guard.
@@ -76,8 +90,24 @@ func Remove() error {
 	return nil
 }
 
-// Set opens a gate until a moment of CLOCK_BOOTTIME (0: no end), or closes it. A moment that is over closes it.
+// Set opens a gate until a moment of CLOCK_BOOTTIME (0: no end), or closes it. A moment that is over closes it. A table that
+// somebody has taken away comes back, both gates closed but for this one.
 func (g *Gates) Set(which decide.Gate, open bool, until membership.Boottime) error {
+	err := g.set(which, open, until)
+	if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("gate: %w", err)
+	}
+	if err := g.cfg.make(conn); err != nil {
+		return err
+	}
+	return g.set(which, open, until)
+}
+
+func (g *Gates) set(which decide.Gate, open bool, until membership.Boottime) error {
 	var left time.Duration
 	if open && until != 0 {
 		// Down to the kernel's unit: a gate is never open after its deadline.
@@ -111,7 +141,8 @@ func (g *Gates) Set(which decide.Gate, open bool, until membership.Boottime) err
 	return nil
 }
 
-// Open asks the kernel. A gate that cannot be asked counts as closed: whoever wants it open sets it again.
+// Open asks the kernel. A gate that cannot be asked counts as closed: whoever wants it open sets it again. A table that somebody
+// has taken away comes back closed.
 func (g *Gates) Open(which decide.Gate) bool {
 	conn, err := nftables.New()
 	if err != nil {
@@ -119,5 +150,8 @@ func (g *Gates) Open(which decide.Gate) bool {
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
 	all, err := conn.GetSetElements(timedSet(table, which, g.addresses[which][0].Is6()))
+	if err != nil && gone(conn) {
+		_ = g.cfg.make(conn) //nolint:errcheck // asked again with the next look; Set tells
+	}
 	return err == nil && len(all) > 0
 }

@@ -197,3 +197,40 @@ func TestProcessIsGone(t *testing.T) {
 		t.Errorf("a table of another form: open, or %v", err)
 	}
 }
+
+// A table that somebody takes away leaves the server open: the next look closes it, and the next word opens what may be.
+func TestTableIsTakenAway(t *testing.T) {
+	if !testnet.Isolate(t) {
+		return
+	}
+	room := machine(t)
+	g, err := New(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, open := range []bool{false, true} {
+		if err := Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if g.Open(decide.Write) {
+			t.Error("there is no gate, and it is said to be open")
+		}
+		if open {
+			if err := Remove(); err != nil { // also when nobody has looked in between
+				t.Fatal(err)
+			}
+			if err := g.Set(decide.Write, true, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for address, want := range map[string]bool{"10.9.0.100": open, "10.9.0.101": false} {
+			c, err := dial(t, room, address)
+			if (err == nil) != want {
+				t.Errorf("write gate %v: %s: %v", open, address, err)
+			}
+			if err == nil {
+				c.Close()
+			}
+		}
+	}
+}
