@@ -174,7 +174,7 @@ func (d *database) config(db site.Database, ways *databaseWays) (postgres.Config
 		Port: db.ListenPort(), Listen: "*", PeerHost: link.Peer, PeerPort: db.ListenPort(), Networks: []string{networkOf(link.Peer)},
 		Settings: strings.Join(db.Settings, "\n"), Secret: db.Password, SlotMiB: slot, KeepMiB: keep,
 		Decide: decide.Defaults(), Authority: databaseAuthority{d}, Other: databaseOther{d}, Gates: gateWay{ways}, Addresses: addressWay{ways},
-		Enabled: d.enabled, Durability: d.durability, Report: d.report, Log: n.log.With("subsystem", "database"),
+		Enabled: d.enabled, Durability: d.durability, Report: d.report, Reset: n.reset, Log: n.log.With("subsystem", "database"),
 	}
 	for _, r := range db.Rules {
 		cfg.Rules = append(cfg.Rules, postgres.Rule{Networks: r.Networks, Users: r.Users, Databases: r.Databases, Method: r.Method})

@@ -35,7 +35,10 @@ func (m *Manager) act(ctx context.Context, e decide.Effect) error {
 	case decide.SetFault:
 		m.report(e)
 	case decide.ResetNode:
-		m.cfg.Log.Error("the server cannot be ended: this node has to be reset")
+		m.cfg.Log.Error("the server cannot be ended: this node is reset")
+		if m.cfg.Reset != nil {
+			m.cfg.Reset("the database server cannot be ended")
+		}
 	default:
 		return fmt.Errorf("nobody does %v", e)
 	}

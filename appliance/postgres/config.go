@@ -40,6 +40,7 @@ type Config struct {
 	Enabled    func() bool
 	Durability func() decide.Durability          // nil: available
 	Report     func(fault *event.Fault, on bool) // may be nil
+	Reset      func(why string)                  // makes this node go down hard (H2, X3); nil: it is only logged
 	Log        *slog.Logger
 
 	LookEvery     time.Duration

@@ -13,8 +13,8 @@
 // # What it needs
 //
 // Authority (membership: the grant, the record by rule W, the ownership), Other (the manager on the other node), Gates and
-// Addresses (the ways for clients) are interfaces of this package. Nothing in the tree gives it a real Authority or
-// gates of the kernel yet; docs/postgres.md says what is and what is not wired.
+// Addresses (the ways for clients) are interfaces of this package. appliance/node gives it membership's own authority, the
+// peer over the session of the nodes, postgres/gate and appliance/addresses; the tests of this package a script and forwarders.
 //
 // # How it fails
 //
