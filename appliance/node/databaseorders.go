@@ -11,6 +11,7 @@ import (
 	"duet/appliance/event"
 	"duet/appliance/internal/boottime"
 	"duet/appliance/membership"
+	"duet/appliance/outlook"
 	"duet/appliance/postgres"
 	"duet/appliance/postgres/decide"
 	"duet/appliance/site"
@@ -102,6 +103,21 @@ func (n *Node) Database(context.Context) (api.Database, error) {
 		})
 	}
 	return out, nil
+}
+
+// outlook is what can be lost of it. What is not fresh does not serve.
+func (d *database) outlook() outlook.Database {
+	_, _, has := d.of()
+	if !has {
+		return outlook.Database{}
+	}
+	_, docs := databaseAuthority{d}.Now()
+	r := docs.Newest()
+	o := outlook.Database{There: true, Recorded: r.Version != 0, OnA: r.Copies.Has(membership.A), OnB: r.Copies.Has(membership.B)}
+	for _, n := range d.nodes() {
+		o.Serves = o.Serves || n.PGStatus == "PRI" && n.WriteOpen
+	}
+	return o
 }
 
 func (n *Node) noDatabase() error {

@@ -124,6 +124,7 @@ func (n *Node) judge(f facts, s *api.Site) {
 	for _, v := range s.VMs {
 		of.VMs = append(of.VMs, outlook.VM{Name: v.Name, Desired: v.Desired == "running", Running: v.State == "running"})
 	}
+	of.Database = n.db.outlook()
 	view := outlook.Judge(of)
 	s.Word, s.Sentence, s.Next = view.Word, view.Sentence, view.Next
 	s.Losses = []api.Loss{}

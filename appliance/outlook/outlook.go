@@ -48,6 +48,7 @@ type Facts struct {
 	FenceB    Fence // ways to turn node b off
 	Volumes   []Volume
 	VMs       []VM
+	Database  Database
 	CopyParts int // progress of a running copy in percent; -1: not known
 }
 
@@ -100,6 +101,14 @@ type Volume struct {
 type VM struct {
 	Name             string
 	Desired, Running bool
+}
+
+// Database as far as losses matter. The zero value is a site without one.
+type Database struct {
+	There    bool
+	Recorded bool // it has a record: before, nothing was ever acknowledged
+	OnA, OnB bool // copies: the node's directory holds every acknowledged commit
+	Serves   bool // a primary lets clients in, by a fresh word
 }
 
 // View is the answer.
@@ -222,6 +231,8 @@ func link(f Facts) Loss {
 		return oneSided(onlyOn(f.Volumes, "a"))
 	case onlyOn(f.Volumes, "b") != "":
 		return oneSided(onlyOn(f.Volumes, "b"))
+	case f.Database.only() != "":
+		return Loss{"link", false, "the database waits for node " + f.Database.only() + " if the other one goes on: rows may exist there only"}
 	case f.Arbiter == ByFencing:
 		return Loss{"link", true, "one node switches the other one off and goes on " + race(f)}
 	}
@@ -264,6 +275,9 @@ func node(f Facts, n string) Loss {
 	}
 	if only := onlyOn(f.Volumes, n); only != "" {
 		return Loss{of, false, "volume " + only + " is in sync on node " + n + " only: its I/O is held until node " + n + " is back"}
+	}
+	if f.Database.only() == n {
+		return Loss{of, false, "the database waits until node " + n + " is back: rows may exist there only"}
 	}
 	switch {
 	case f.Arbiter == ByFencing:
@@ -342,6 +356,18 @@ func onlyOn(volumes []Volume, n string) string {
 		}
 	}
 	return ""
+}
+
+// only is the node that alone holds every acknowledged commit; empty: both do, or there is nothing to lose. A record that names
+// nobody is none that a site has: it is taken for the worst.
+func (d Database) only() string {
+	switch {
+	case !d.There || !d.Recorded || d.OnA && d.OnB:
+		return ""
+	case d.OnB:
+		return "b"
+	}
+	return "a"
 }
 
 func other(n string) string {

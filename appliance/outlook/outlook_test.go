@@ -74,6 +74,10 @@ func TestSentences(t *testing.T) {
 				f.FenceA.Outlets, f.FenceB.Outlets = false, false
 			case "out-of-sync-on-b":
 				f.Volumes[0].InSyncB = false
+			case "database":
+				f.Database = Database{There: true, Recorded: value != "none", OnA: strings.Contains(value, "a"), OnB: strings.Contains(value, "b"), Serves: true}
+			case "database-down":
+				f.Database.Serves = false
 			case "vm-down":
 				f.VMs[0].Running = false
 			case "copied":
@@ -129,6 +133,27 @@ func TestHonesty(t *testing.T) {
 			}
 			if !strings.HasPrefix(v.Sentence, "demo: "+v.Word+".") {
 				t.Fatalf("%q does not begin with its word", v.Sentence)
+			}
+		}
+	}
+}
+
+// A healthy pair with a database is safe only while both nodes hold every commit, whoever answers; a database that nobody has
+// written to yet loses nothing.
+func TestHonestyOfTheDatabase(t *testing.T) {
+	for _, self := range []string{"a", "b"} {
+		for bits := range 1 << 5 {
+			on := func(i int) bool { return bits>>i&1 == 1 }
+			f := healthy()
+			f.Self, f.Database = self, Database{on(0), on(1), on(2), on(3), on(4)}
+			v := Judge(f)
+			if want := !on(0) || !on(1) || on(2) && on(3); (v.Word == Safe) != want {
+				t.Errorf("%+v is called %s", f.Database, v.Word)
+			}
+			for _, l := range v.Losses {
+				if l.Survived && on(0) && on(1) && (l.Of == "node a" && !on(3) || l.Of == "node b" && on(3) && !on(2)) {
+					t.Errorf("%+v: %s is called survived", f.Database, l.Of)
+				}
 			}
 		}
 	}

@@ -61,6 +61,15 @@ func reasons(f Facts) []string {
 			}
 		}
 	}
+	switch only := f.Database.only(); {
+	case !f.Database.There:
+	case !f.Database.Recorded:
+		why = append(why, "the database is being made")
+	case !f.Database.Serves:
+		why = append(why, "the database does not serve")
+	case f.Mode == Paired && only != "":
+		why = append(why, "the database has no standby that holds everything")
+	}
 	for _, vm := range f.VMs {
 		if vm.Desired && !vm.Running {
 			why = append(why, "VM "+vm.Name+" does not run")
@@ -128,6 +137,8 @@ func next(f Facts) string {
 		return "wait: the membership is being confirmed by the witness"
 	case onlyOn(f.Volumes, "a") != "" || onlyOn(f.Volumes, "b") != "":
 		return "look at the volumes: duet volume list"
+	case f.Database.only() != "":
+		return "look at the database: duet db status"
 	case !f.Complete:
 		return "let setup finish: duet setup show"
 	case f.FenceA == Fence{} || f.FenceB == Fence{}:

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -12,10 +13,11 @@ import (
 )
 
 // TestDatabase runs the PostgreSQL pair of a whole site under four writers: the crash of a standby and of a primary, the
-// return of both, a switchover, and the loss of the primary's node with evidence. No acknowledged row is lost, no two
-// primaries answer, and nothing is done by hand. Durations are told, not judged.
+// return of both, a switchover, restarts of duetd, the loss of the primary's node with evidence, of every way between the
+// nodes, a daemon that stands still, and a common power cut. No acknowledged row is lost, no two primaries answer, and
+// nothing is done by hand. Durations are told, not judged.
 //
-// Proves: pg 5.1, 5.1b, 5.2, 5.2b, NodeLossFenced, SwitchoverUnderLoad on a site.
+// Proves: pg 5.1, 5.1b, 5.2, 5.2b, SwitchoverUnderLoad, DaemonRestart, NodeLossFenced, LinkCut, FrozenDaemon, BothOff on a site.
 func TestDatabase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("brings up a whole site; run without -short")
@@ -59,9 +61,14 @@ func TestDatabase(t *testing.T) {
 		play func(ctx context.Context, s *Site, primary string) error
 	}{
 		{"5.1 StandbyCrash, 5.1b StandbyReturns", standbyCrash},
+		{"ReplicationStands", replicationStands},
 		{"5.2 PrimaryCrash, 5.2b OldPrimaryRejoins", primaryCrash},
 		{"SwitchoverUnderLoad", switchover},
+		{"DaemonRestart", daemonRestart},
 		{"NodeLossFenced", nodeLossFenced},
+		{"LinkCut", linkCut},
+		{"FrozenDaemon", frozenDaemon},
+		{"BothOff, together", bothOff},
 	} {
 		began := time.Now()
 		if err := step.play(ctx, s, primary); err != nil {
@@ -119,6 +126,32 @@ func standbyCrash(ctx context.Context, s *Site, primary string) error {
 		return fmt.Errorf("the primary changed: %+v, then %+v", before.Record, after.Record)
 	}
 	return nil
+}
+
+// replicationStands: beats pass and the log does not. The record takes the standby out on both nodes, commits go on, and it is
+// counted again when it follows (L1 to L3, G1 to G4).
+func replicationStands(ctx context.Context, s *Site, primary string) error {
+	standby := other(primary)
+	if _, err := s.Lab.Exec(ctx, standby, "pkill", "-STOP", "-f", "^postgres: walreceiver"); err != nil {
+		return err
+	}
+	for _, node := range []string{primary, standby} {
+		err := s.databaseIs(ctx, node, "the standby is out of copies, on "+node, func(db api.Database) bool {
+			q := rowOf(db, standby)
+			return len(db.Record.Copies) == 1 && db.Record.Copies[0] == primary && !q.Promotable && q.Why == "stale" && q.DataStatus != "STREAMING|SYNC"
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.databaseIs(ctx, primary, "the primary goes on alone with both addresses", func(db api.Database) bool {
+		p := rowOf(db, primary)
+		return db.Owner == primary && p.PGStatus == "PRI" && p.WriteOpen && p.Read == "held"
+	}); err != nil {
+		return err
+	}
+	_, err := s.Lab.Exec(ctx, standby, "pkill", "-CONT", "-f", "^postgres: walreceiver")
+	return err
 }
 
 // primaryCrash: the other node serves, on a timeline of its own, and the old one comes back by itself.
@@ -182,4 +215,79 @@ func nodeLossFenced(ctx context.Context, s *Site, primary string) error {
 		return err
 	}
 	return s.Lab.On(ctx, primary)
+}
+
+// daemonRestart: the servers go on, and so do the clients.
+func daemonRestart(ctx context.Context, s *Site, primary string) error {
+	life := func(node string) (string, error) {
+		out, err := s.sql(ctx, node, "postgres", "SELECT pg_postmaster_start_time()")
+		return string(out), err
+	}
+	for _, node := range []string{primary, other(primary)} {
+		before, err := life(node)
+		if err != nil {
+			return err
+		}
+		if err := s.Lab.Kill(ctx, node, "duetd"); err != nil {
+			return err
+		}
+		if now, err := s.databaseInSync(ctx); err != nil || now != primary {
+			return fmt.Errorf("after duetd of node %s was killed: primary %s, %w", node, now, err)
+		}
+		if after, err := life(node); err != nil || after != before {
+			return fmt.Errorf("node %s: its server began at %s and now %s, %w", node, before, after, err)
+		}
+	}
+	return nil
+}
+
+// linkCut: all ways between the nodes are cut, and the witness lets one of them go on. It serves alone, whoever was primary.
+func linkCut(ctx context.Context, s *Site, _ string) error {
+	if err := s.Lab.LinkCut(ctx, "all"); err != nil {
+		return err
+	}
+	err := s.wait(ctx, "one node serves alone", databaseLimit, func() (bool, string) {
+		seen := ""
+		for _, node := range []string{lab.A, lab.B} {
+			db, err := s.database(ctx, node)
+			if err != nil {
+				seen += err.Error() + "; "
+				continue
+			}
+			p := rowOf(db, node)
+			seen += fmt.Sprintf("%s %s copies %v; ", node, p.PGStatus, db.Record.Copies)
+			if p.PGStatus == "PRI" && p.WriteOpen && len(db.Record.Copies) == 1 && db.Record.Copies[0] == node {
+				return true, seen
+			}
+		}
+		return false, seen
+	})
+	return errors.Join(err, s.Lab.LinkRestore(ctx, "all"))
+}
+
+// frozenDaemon: duetd of the primary's node stands still. Its gate closes by itself, its watchdog resets the node, and the
+// other node serves.
+func frozenDaemon(ctx context.Context, s *Site, primary string) error {
+	if _, err := s.Lab.Exec(ctx, primary, "pkill", "-STOP", "-x", "duetd"); err != nil {
+		return err
+	}
+	return s.databaseIs(ctx, other(primary), "the other node serves", func(db api.Database) bool {
+		p := rowOf(db, other(primary))
+		return db.Owner == other(primary) && p.PGStatus == "PRI" && p.WriteOpen
+	})
+}
+
+// bothOff: a common power cut, and both come back.
+func bothOff(ctx context.Context, s *Site, primary string) error {
+	for _, node := range []string{primary, other(primary)} {
+		if err := s.Lab.Cut(ctx, node); err != nil {
+			return err
+		}
+	}
+	for _, node := range []string{other(primary), primary} {
+		if err := s.Lab.On(ctx, node); err != nil {
+			return err
+		}
+	}
+	return nil
 }
