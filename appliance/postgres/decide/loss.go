@@ -9,17 +9,23 @@ func (t *turn) watchStandby() {
 	if l.Proc != ProcPrimary {
 		return
 	}
-	if l.Sender.Flush != s.FlushSeen || l.Sender.Flush >= l.End || !t.streaming() || s.FlushAt == 0 {
-		s.FlushSeen, s.FlushAt = l.Sender.Flush, t.in.Now
+	switch {
+	case t.streaming() && (l.Sender.Flush != s.FlushSeen || l.Sender.Flush >= l.End || s.FlushAt == 0):
+		s.FlushSeen, s.FlushAt, s.Stood = l.Sender.Flush, t.in.Now, false
+	case t.streaming():
+		s.Stood = true
+	default:
+		if !s.Stood && s.FlushSeen != 0 || s.FlushAt == 0 { // it was following when it was seen last
+			s.FlushAt = t.in.Now
+		}
+		s.FlushSeen, s.Stood = 0, false
 	}
 	stands := t.in.Now-s.FlushAt >= s.Cfg.DegradeAfter
 	switch {
 	case t.streaming() && !stands:
 		s.LostSince = 0
-	case s.LostSince == 0 && t.streaming():
+	case s.LostSince == 0: // also when the server has given up a standby that stood still: the patience counts once
 		s.LostSince = s.FlushAt
-	case s.LostSince == 0:
-		s.LostSince = t.in.Now
 	}
 }
 

@@ -71,6 +71,7 @@ type State struct {
 
 	LostSince, GoodSince, FlushAt membership.Boottime
 	FlushSeen                     LSN
+	Stood                         bool // FlushSeen stood still behind our end at the last look
 	Losses                        uint8
 	LossFirst                     membership.Boottime
 	ReleaseSince                  membership.Boottime
