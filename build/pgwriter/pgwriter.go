@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +43,10 @@ const (
 	dialLimit = 300 * time.Millisecond
 	dialPause = 20 * time.Millisecond
 )
+
+// keepAlive asks whether the other side is still there. A client that waits for an answer of a node that has lost its power sends
+// nothing, so nothing tells it; the first question meets the node that has the address now, which resets the connection.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3}
 
 // State is what a writer was told.
 type State string
@@ -128,6 +133,7 @@ func (c Config) dial(ctx context.Context, warned *atomic.Bool) *pgconn.PgConn {
 	if err != nil {
 		return nil
 	}
+	cfg.DialFunc = (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { warned.Store(warned.Load() || n.Code == "01000") }
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {

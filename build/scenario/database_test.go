@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +67,8 @@ func TestDatabase(t *testing.T) {
 		{"SwitchoverUnderLoad", switchover},
 		{"DaemonRestart", daemonRestart},
 		{"NodeLossFenced", nodeLossFenced},
+		{"NodeLossNoEvidence", nodeLossNoEvidence},
+		{"StandbyLostThenPrimaryLost", standbyLostThenPrimaryLost},
 		{"LinkCut", linkCut},
 		{"FrozenDaemon", frozenDaemon},
 		{"BothOff, together", bothOff},
@@ -132,7 +135,34 @@ func standbyCrash(ctx context.Context, s *Site, primary string) error {
 // counted again when it follows (L1 to L3, G1 to G4).
 func replicationStands(ctx context.Context, s *Site, primary string) error {
 	standby := other(primary)
-	if _, err := s.Lab.Exec(ctx, standby, "pkill", "-STOP", "-f", "^postgres: walreceiver"); err != nil {
+	if err := s.standbyOut(ctx, primary); err != nil {
+		return err
+	}
+	if err := s.databaseIs(ctx, primary, "the primary goes on alone with both addresses", func(db api.Database) bool {
+		p := rowOf(db, primary)
+		return db.Owner == primary && p.PGStatus == "PRI" && p.WriteOpen && p.Read == "held"
+	}); err != nil {
+		return err
+	}
+	for _, node := range []string{primary, standby} {
+		st, err := s.Status(ctx, node)
+		if err != nil || st.Word != "at risk" || !strings.Contains(st.Sentence, "no standby that holds everything") {
+			return fmt.Errorf("node %s says %q, %w", node, st.Sentence, err)
+		}
+	}
+	return s.walreceiver(ctx, standby, "CONT")
+}
+
+// walreceiver sends a signal to the process of a standby that takes the log.
+func (s *Site) walreceiver(ctx context.Context, standby, signal string) error {
+	_, err := s.Lab.Exec(ctx, standby, "pkill", "-"+signal, "-f", "^postgres: walreceiver")
+	return err
+}
+
+// standbyOut stops the log on its way, until both nodes know that the primary alone has everything.
+func (s *Site) standbyOut(ctx context.Context, primary string) error {
+	standby := other(primary)
+	if err := s.walreceiver(ctx, standby, "STOP"); err != nil {
 		return err
 	}
 	for _, node := range []string{primary, standby} {
@@ -144,14 +174,7 @@ func replicationStands(ctx context.Context, s *Site, primary string) error {
 			return err
 		}
 	}
-	if err := s.databaseIs(ctx, primary, "the primary goes on alone with both addresses", func(db api.Database) bool {
-		p := rowOf(db, primary)
-		return db.Owner == primary && p.PGStatus == "PRI" && p.WriteOpen && p.Read == "held"
-	}); err != nil {
-		return err
-	}
-	_, err := s.Lab.Exec(ctx, standby, "pkill", "-CONT", "-f", "^postgres: walreceiver")
-	return err
+	return nil
 }
 
 // primaryCrash: the other node serves, on a timeline of its own, and the old one comes back by itself.
@@ -215,6 +238,77 @@ func nodeLossFenced(ctx context.Context, s *Site, primary string) error {
 		return err
 	}
 	return s.Lab.On(ctx, primary)
+}
+
+// nodeLossNoEvidence: nothing answers for the primary's node. The other one serves after W0.
+func nodeLossNoEvidence(ctx context.Context, s *Site, primary string) error {
+	survivor := other(primary)
+	if err := errors.Join(s.Lab.BMC(ctx, primary, "mute"), s.Lab.PDU(ctx, "mute"), s.Lab.Cut(ctx, primary)); err != nil {
+		return err
+	}
+	err := s.databaseIs(ctx, survivor, "the survivor serves alone", func(db api.Database) bool {
+		p := rowOf(db, survivor)
+		return db.Owner == survivor && p.PGStatus == "PRI" && p.WriteOpen && len(db.Record.Copies) == 1
+	})
+	return errors.Join(err, s.Lab.BMC(ctx, primary, "ok"), s.Lab.PDU(ctx, "ok"), s.Lab.On(ctx, primary))
+}
+
+// refuseFor is how long a node that lacks rows is watched: longer than lease and W0.
+const refuseFor = 12 * time.Second
+
+// standbyLostThenPrimaryLost: the standby is out, rows are written, the primary's node dies. The other node goes on alone and
+// does not serve the database, whatever evidence it has: it lacks those rows. When the node is back, it serves.
+func standbyLostThenPrimaryLost(ctx context.Context, s *Site, primary string) error {
+	standby := other(primary)
+	if err := s.standbyOut(ctx, primary); err != nil {
+		return err
+	}
+	if _, err := s.sql(ctx, primary, databaseName, "CREATE TABLE only_here AS SELECT generate_series(1, 1000) n"); err != nil {
+		return err
+	}
+	if err := errors.Join(s.Lab.Cut(ctx, primary), s.walreceiver(ctx, standby, "CONT")); err != nil {
+		return err
+	}
+	if err := s.wait(ctx, "node "+standby+" says for whom the database waits", databaseLimit, func() (bool, string) {
+		st, err := s.Status(ctx, standby)
+		if err != nil {
+			return false, err.Error()
+		}
+		codes := ""
+		for _, f := range st.Faults {
+			codes += f.Code + " "
+		}
+		return st.Mode == "solo" && strings.Contains(codes, "PG-4003"), st.Mode + " " + codes
+	}); err != nil {
+		return err
+	}
+	for end := time.Now().Add(refuseFor); time.Now().Before(end); {
+		db, err := s.database(ctx, standby)
+		if err != nil {
+			return err
+		}
+		if q := rowOf(db, standby); q.PGStatus == "PRI" || q.WriteOpen || q.Promotable {
+			return fmt.Errorf("node %s serves without rows that were acknowledged: %+v", standby, q)
+		}
+		if err := s.pause(ctx, pollEvery); err != nil {
+			return err
+		}
+	}
+	if err := s.Lab.On(ctx, primary); err != nil {
+		return err
+	}
+	if err := s.databaseIs(ctx, primary, "the node that has the rows serves", func(db api.Database) bool {
+		p := rowOf(db, primary)
+		return db.Owner == primary && p.PGStatus == "PRI" && p.WriteOpen
+	}); err != nil {
+		return err
+	}
+	out, err := s.sql(ctx, primary, databaseName, "SELECT count(*) FROM only_here")
+	if err != nil || strings.TrimSpace(string(out)) != "1000" {
+		return fmt.Errorf("rows that only node %s had: %s, %w", primary, out, err)
+	}
+	_, err = s.sql(ctx, primary, databaseName, "DROP TABLE only_here")
+	return err
 }
 
 // daemonRestart: the servers go on, and so do the clients.
