@@ -359,16 +359,21 @@ func linkCut(ctx context.Context, s *Site, _ string) error {
 	return errors.Join(err, s.Lab.LinkRestore(ctx, "all"))
 }
 
-// frozenDaemon: duetd of the primary's node stands still. Its gate closes by itself, its watchdog resets the node, and the
-// other node serves.
+// frozenDaemon: duetd of the primary's node stands still, and nothing answers for that node. Its server goes on, its standby
+// still follows, and its clients are still answered, until its gate closes by itself; its watchdog resets the node. Only after
+// W0 the other node serves.
 func frozenDaemon(ctx context.Context, s *Site, primary string) error {
+	if err := errors.Join(s.Lab.BMC(ctx, primary, "mute"), s.Lab.PDU(ctx, "mute")); err != nil {
+		return err
+	}
 	if _, err := s.Lab.Exec(ctx, primary, "pkill", "-STOP", "-x", "duetd"); err != nil {
 		return err
 	}
-	return s.databaseIs(ctx, other(primary), "the other node serves", func(db api.Database) bool {
+	err := s.databaseIs(ctx, other(primary), "the other node serves", func(db api.Database) bool {
 		p := rowOf(db, other(primary))
 		return db.Owner == other(primary) && p.PGStatus == "PRI" && p.WriteOpen
 	})
+	return errors.Join(err, s.Lab.BMC(ctx, primary, "ok"), s.Lab.PDU(ctx, "ok"))
 }
 
 // bothOff: a common power cut, and both come back.
