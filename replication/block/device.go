@@ -16,6 +16,8 @@
 // there is no atomicity, below it the engine's NBD server does read-modify-write. Other calls are refused with
 // ErrInvalid before anything is issued.
 //
+// Reader is the way in for whoever only looks: it opens for reading alone and cannot change anything.
+//
 // All I/O is synchronous (preadv2, pwritev2 with RWF_DSYNC, fdatasync) on the calling goroutine, which is also
 // what the measured fast path at depth 1 wants (replication.md section 13). There is no retry policy, no cache and
 // no timeout here: how long a call may take is judged by the engine, which owns the consequences.
@@ -55,6 +57,6 @@ type Device interface {
 var (
 	ErrDead    = errors.New("device is dead after a write or sync error") // final; wraps the first cause
 	ErrInvalid = errors.New("invalid range or alignment")                 // nothing was issued
-	ErrLocked  = errors.New("another process has this leg open")          // OpenFile
+	ErrLocked  = errors.New("another process has this leg open")          // OpenFile, OpenReader
 	ErrClosed  = errors.New("device is closed")                           // after Close
 )

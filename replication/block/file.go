@@ -59,15 +59,18 @@ func OpenFile(path string) (*File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	size, err := lockAndMeasure(fd)
+	size, err := lockAndMeasure(fd, unix.LOCK_EX)
+	if err == nil && size%Unit != 0 {
+		err = fmt.Errorf("%w: size %d is not a multiple of %d", ErrInvalid, size, Unit)
+	}
 	if err != nil {
 		return nil, errors.Join(&os.PathError{Op: "open", Path: path, Err: err}, unix.Close(fd))
 	}
 	return &File{path: path, fd: fd, size: size, sys: kernel}, nil
 }
 
-func lockAndMeasure(fd int) (int64, error) {
-	_, err := retry(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+func lockAndMeasure(fd, how int) (int64, error) {
+	_, err := retry(func() (int, error) { return 0, unix.Flock(fd, how|unix.LOCK_NB) })
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return 0, ErrLocked
@@ -80,9 +83,6 @@ func lockAndMeasure(fd int) (int64, error) {
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return 0, fmt.Errorf("%w: not a regular file", ErrInvalid)
-	}
-	if st.Size%Unit != 0 {
-		return 0, fmt.Errorf("%w: size %d is not a multiple of %d", ErrInvalid, st.Size, Unit)
 	}
 	return st.Size, nil
 }
