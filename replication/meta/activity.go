@@ -72,13 +72,7 @@ var ErrSpan = errors.New("a request of too many extents for the activity log")
 func (m *Meta) StartLog(data block.Device, failed func(error)) error {
 	s := m.super.Load()
 	slots := int(s.LogSlots)
-	hot := 0
-	for _, e := range m.found.slots {
-		if e != noExtent {
-			hot++
-		}
-	}
-	if slots-hot < slots/(2*roomShare) {
+	if m.found.crowded() {
 		m.found.whole = false
 	}
 	if !m.readOnly && !m.found.whole {

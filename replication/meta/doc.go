@@ -18,6 +18,8 @@
 // superblock. When both slots are valid the one with the higher sequence is judged alone: falling back to an
 // older slot because the newer one has a feature this release does not know would be using a stale record.
 //
+// Inspect is for whoever only looks at a leg. It reads by the same code as Open, without the sync before and without a way to write.
+//
 // It decides nothing: states, generations and flags are set by the engine through Change, under the order rules
 // of docs/disk-format.md section 5; only what concerns the log is its own. The one rule it adds is that fixed fields (ids
 // of the leg, layout, sequence) are not the engine's to change.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // The activity log is a ring of blocks. Each says how slots of a table changed, and repeats a part of the table, so that
@@ -97,9 +98,27 @@ func decodeLogBlock(in []byte, leg ID, place, blocks, slots uint32) (b logBlock,
 
 // logTable is what the ring says after a replay.
 type logTable struct {
+	first    uint64   // of the oldest block that counts
 	sequence uint64   // of the newest block
 	slots    []uint32 // extent of each slot, or noExtent
 	whole    bool     // false: the log is lost, every extent may differ
+}
+
+// hot lists the extents of the table.
+func (t *logTable) hot() []int64 {
+	var extents []int64
+	for _, e := range t.slots {
+		if e != noExtent {
+			extents = append(extents, int64(e))
+		}
+	}
+	slices.Sort(extents)
+	return extents
+}
+
+// crowded: so much is hot that no room is left to work; such a log is given up as a lost one is.
+func (t *logTable) crowded() bool {
+	return len(t.slots)-len(t.hot()) < len(t.slots)/(2*roomShare)
 }
 
 // replayLog reads the ring: the longest run of consecutive sequences that ends at the highest one, oldest first. It must
@@ -118,13 +137,14 @@ func replayLog(blocks []*logBlock, first uint64, slots uint32) logTable {
 		for i := range t.slots {
 			t.slots[i] = noExtent
 		}
-		t.sequence, t.whole = first-1, true
+		t.first, t.sequence, t.whole = first, first-1, true
 		return t
 	}
 	begin := t.sequence
 	for begin > first && bySequence[begin-1] != nil {
 		begin--
 	}
+	t.first = begin
 	known := make([]bool, slots)
 	left := int(slots)
 	set := func(slot, extent uint32) {

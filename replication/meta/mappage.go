@@ -93,6 +93,12 @@ func decodePage(in []byte, leg ID, group int64) (p page, dirty []uint64, records
 	return p, dirty, records, nil
 }
 
+// BadPage is a map page that cannot be read or trusted.
+type BadPage struct {
+	Group int64
+	Err   error
+}
+
 // loadPages fills the dirty map. A page that cannot be read or trusted makes all its blocks dirty.
 func (m *Meta) loadPages(s *Superblock) {
 	buf := block.Get(BlockBytes)
@@ -107,7 +113,7 @@ func (m *Meta) loadPages(s *Superblock) {
 		}
 		from := group * blocksPerGroup
 		if err != nil {
-			m.badPages++
+			m.badPages = append(m.badPages, BadPage{group, err})
 			m.pages[g] = page{sequence: 1, epoch: s.GrantEpoch}
 			m.sums.setRecords(group, unknownRecords())
 			m.dirty.Set(from, min(blocksPerGroup, m.dirty.Blocks()-from))

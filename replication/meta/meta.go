@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ type Meta struct {
 	dev      block.Device
 	unclean  bool
 	readOnly bool
-	badPages int
+	badPages []BadPage
 
 	changing sync.Mutex
 	super    atomic.Pointer[Superblock] // as durable; never modified in place
@@ -119,6 +120,13 @@ func Open(dev block.Device) (*Meta, error) {
 	if err := usable(s, dev.Size()); err != nil {
 		return nil, err
 	}
+	m := newMeta(dev, s)
+	m.loadPages(s)
+	m.loadLog(s)
+	return m, nil
+}
+
+func newMeta(dev block.Device, s *Superblock) *Meta {
 	m := &Meta{
 		dev:      dev,
 		unclean:  s.Flags&FlagOpen != 0,
@@ -128,29 +136,17 @@ func Open(dev block.Device) (*Meta, error) {
 		sums:     newSums(Extents(int64(s.VolumeBytes))),
 	}
 	m.super.Store(s)
-	m.loadPages(s)
-	m.loadLog(s)
-	return m, nil
+	return m
 }
 
 // loadLog reads the ring of a leg that was not closed cleanly. In a history of its own, where the dirty map must name all that
 // the other leg may lack, every block of a hot extent becomes dirty.
 func (m *Meta) loadLog(s *Superblock) {
-	m.found = logTable{sequence: s.LogFirst - 1, slots: slices.Repeat([]uint32{noExtent}, int(s.LogSlots)), whole: true}
+	m.found = logTable{first: s.LogFirst, sequence: s.LogFirst - 1, slots: slices.Repeat([]uint32{noExtent}, int(s.LogSlots)), whole: true}
 	if !m.unclean {
 		return
 	}
-	buf := block.Get(BlockBytes)
-	defer block.Put(buf)
-	ring := make([]*logBlock, s.LogBlocks)
-	for i := range ring {
-		if m.dev.ReadAt(buf, logOffset+int64(i)*BlockBytes) != nil {
-			continue // as good as damaged
-		}
-		if b, err := decodeLogBlock(buf, s.Leg, uint32(i), s.LogBlocks, s.LogSlots); err == nil {
-			ring[i] = &b
-		}
-	}
+	ring, _ := readRing(m.dev, s)
 	m.found = replayLog(ring, s.LogFirst, s.LogSlots)
 	extents := Extents(int64(s.VolumeBytes))
 	for i, e := range m.found.slots {
@@ -183,6 +179,40 @@ func (m *Meta) loadLog(s *Superblock) {
 	}
 }
 
+// Ring is what the blocks of the activity log are, whatever they say. Those of an earlier life are valid, too.
+type Ring struct {
+	Valid, Empty, Invalid, Unreadable int
+	First, Last                       uint64 // sequences of the valid ones: the lowest and the highest
+}
+
+// readRing reads the ring; a block that is not valid is nil.
+func readRing(src block.Source, s *Superblock) (ring []*logBlock, r Ring) {
+	buf := block.Get(BlockBytes)
+	defer block.Put(buf)
+	ring = make([]*logBlock, s.LogBlocks)
+	for i := range ring {
+		if src.ReadAt(buf, logOffset+int64(i)*BlockBytes) != nil {
+			r.Unreadable++ // as good as damaged
+			continue
+		}
+		b, err := decodeLogBlock(buf, s.Leg, uint32(i), s.LogBlocks, s.LogSlots)
+		switch {
+		case err == nil:
+			ring[i] = &b
+			r.Valid++
+			if r.Valid == 1 {
+				r.First = b.sequence
+			}
+			r.First, r.Last = min(r.First, b.sequence), max(r.Last, b.sequence)
+		case bytes.Equal(buf, make([]byte, len(buf))):
+			r.Empty++
+		default:
+			r.Invalid++
+		}
+	}
+	return ring, r
+}
+
 // Super is a copy of the superblock as it is durable.
 func (m *Meta) Super() Superblock { return m.super.Load().clone() }
 
@@ -190,7 +220,7 @@ func (m *Meta) Super() Superblock { return m.super.Load().clone() }
 func (m *Meta) Unclean() bool { return m.unclean }
 
 // BadPages is how many map pages could not be trusted at Open; their extents are all dirty.
-func (m *Meta) BadPages() int { return m.badPages }
+func (m *Meta) BadPages() int { return len(m.badPages) }
 
 // ReadOnly says that an unknown read-only-compatible feature forbids writing.
 func (m *Meta) ReadOnly() bool { return m.readOnly }
@@ -241,25 +271,29 @@ func writeSlot(dev block.Device, s *Superblock) error {
 }
 
 // readSlots returns the valid superblock with the higher sequence, or why there is none.
-func readSlots(dev block.Device) (*Superblock, error) {
+func readSlots(src block.Source) (*Superblock, error) { return newestOf(bothSlots(src)) }
+
+// bothSlots reads slots A and B, or says why one holds no superblock.
+func bothSlots(src block.Source) (slots [2]*Superblock, bad [2]error) {
 	buf := block.Get(BlockBytes)
 	defer block.Put(buf)
-	var newest *Superblock
-	var bad [2]error
 	for slot := range 2 {
-		if err := dev.ReadAt(buf, int64(slot)*slotDistance); err != nil {
+		if err := src.ReadAt(buf, int64(slot)*slotDistance); err != nil {
 			bad[slot] = &slotError{ErrNoSuperblock, err.Error()}
 			continue
 		}
-		s, err := decode(buf, slot)
-		if err != nil {
-			bad[slot] = err
-		} else if newest == nil || s.Sequence > newest.Sequence {
-			newest = s
-		}
+		slots[slot], bad[slot] = decode(buf, slot)
 	}
-	if newest != nil {
-		return newest, nil
+	return slots, bad
+}
+
+func newestOf(slots [2]*Superblock, bad [2]error) (*Superblock, error) {
+	a, b := slots[0], slots[1]
+	switch {
+	case a != nil && (b == nil || a.Sequence > b.Sequence):
+		return a, nil
+	case b != nil:
+		return b, nil
 	}
 	// A slot that was ours and is damaged says more than an empty or foreign one.
 	for _, kind := range []error{ErrNoSuperblock, ErrForeign} {

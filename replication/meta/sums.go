@@ -2,6 +2,7 @@ package meta
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"sync"
@@ -194,7 +195,7 @@ func (m *Meta) readSums(e int64, record uint64) *sumPage {
 	}
 	buf := block.Get(BlockBytes)
 	defer block.Put(buf)
-	if m.dev.ReadAt(buf, sumPageOffset(e)) != nil || crc32.Checksum(buf, castagnoli) != crc {
+	if readSumPage(m.dev, buf, e, crc) != nil {
 		m.sums.lost.Add(1)
 		return p
 	}
@@ -202,6 +203,20 @@ func (m *Meta) readSums(e int64, record uint64) *sumPage {
 		p.sums[i].Store(binary.LittleEndian.Uint32(buf[4*i:]))
 	}
 	return p
+}
+
+// errBadSums: a sum page is not the one that its map page names.
+var errBadSums = errors.New("the sum page contradicts its checksum")
+
+// readSumPage reads the page that has this CRC.
+func readSumPage(src block.Source, buf []byte, e int64, crc uint32) error {
+	if err := src.ReadAt(buf, sumPageOffset(e)); err != nil {
+		return err
+	}
+	if crc32.Checksum(buf, castagnoli) != crc {
+		return errBadSums
+	}
+	return nil
 }
 
 // install returns nil when the page on disk is another one than was read: it was stored, and dropped again, meanwhile.
