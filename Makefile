@@ -6,7 +6,7 @@ SHELL      := /bin/bash
 # Programs are linked statically: they must run in any root file system. A checkout owned by somebody else must build too.
 GO         ?= go
 export GOFLAGS ?= -buildvcs=false
-DAEMONS    := ./replication/cmd/duet-mirrord ./appliance/cmd/duetd ./appliance/cmd/duet ./witness/cmd/duet-witness
+DAEMONS    := ./replication/cmd/duet-mirrord ./replication/cmd/duet-leg ./appliance/cmd/duetd ./appliance/cmd/duet ./witness/cmd/duet-witness
 # Without it the etcd client of the witness brings html/template and a web server of traces: 2 MiB of memory.
 TAGS       := -tags grpcnotrace
 TOOLS      := ./build/cmd/lab ./build/cmd/scenario ./build/cmd/guest-init
