@@ -18,8 +18,8 @@
 //
 // Reader is the way in for whoever only looks: it opens for reading alone and cannot change anything.
 //
-// All I/O is synchronous (preadv2, pwritev2 with RWF_DSYNC, fdatasync) on the calling goroutine, which is also
-// what the measured fast path at depth 1 wants (replication.md section 13). There is no retry policy, no cache and
+// All I/O of a File is synchronous (preadv2, pwritev2 with RWF_DSYNC, fdatasync) on the calling goroutine, which is also
+// what the measured fast path at depth 1 wants (replication.md section 13); a Watch over it can give up waiting. There is no retry policy, no cache and
 // no timeout here: how long a call may take is judged by the engine, which owns the consequences.
 package block
 

@@ -9,7 +9,7 @@ import (
 )
 
 // Watch is a Device whose requests can be measured, and given up when the one below does not answer: a call into the kernel
-// cannot be taken back, so each runs in a goroutine of its own, and only the waiting for it ends.
+// cannot be taken back, so each runs in a ring or in a goroutine of its own, and only the waiting for it ends.
 //
 // What a given-up read brings later goes into memory that nobody else has. A given-up write may take the caller's memory as it is
 // then: after Abandon the device is dead, and whoever uses what is below it again waits for Close first.
@@ -69,7 +69,11 @@ func (w *Watch) ReadAt(p []byte, off int64) error {
 // read has a buffer of its own: when it is given up, the kernel may still write there.
 func (w *Watch) read(p []byte, off int64) error {
 	own := Get(len(p))
-	finished, err := w.do(func() error { return w.below.ReadAt(own, off) }, func() { Put(own) })
+	free := func() { Put(own) }
+	finished, err, begun := w.follow(func(r interruptible) *underWay { return r.beginRead(own, off) }, free)
+	if !begun {
+		finished, err = w.do(func() error { return w.below.ReadAt(own, off) }, free)
+	}
 	if finished {
 		copy(p, own)
 		Put(own)
@@ -79,6 +83,11 @@ func (w *Watch) read(p []byte, off int64) error {
 
 // WriteAt is Device.WriteAt.
 func (w *Watch) WriteAt(p []byte, off int64, d Durability) error {
+	if d == Cached {
+		if _, err, begun := w.follow(func(r interruptible) *underWay { return r.beginWrite(p, off) }, nil); begun {
+			return err
+		}
+	}
 	_, err := w.do(func() error { return w.below.WriteAt(p, off, d) }, nil)
 	return err
 }
@@ -115,6 +124,61 @@ func (w *Watch) Abandon(cause error) {
 	if w.dead == nil {
 		w.dead = fmt.Errorf("%w: %w", ErrDead, cause)
 		close(w.gone)
+	}
+}
+
+// interruptible is a Device with requests whose waiting can end without a goroutine for each.
+type interruptible interface {
+	beginRead(p []byte, off int64) *underWay
+	beginWrite(p []byte, off int64) *underWay
+}
+
+// waitSlice is how often a request that takes long looks whether it was given up.
+const waitSlice = 50 * time.Millisecond
+
+// follow is do for a request that the device below can begin; begun is false when it cannot.
+func (w *Watch) follow(begin func(interruptible) *underWay, late func()) (finished bool, err error, begun bool) {
+	below, can := w.below.(interruptible)
+	if !can {
+		return false, nil, false
+	}
+	w.mu.Lock()
+	dead := w.dead
+	w.mu.Unlock()
+	if dead != nil {
+		return false, nil, false // do says so
+	}
+	u := begin(below)
+	if u == nil {
+		return false, nil, false
+	}
+	r := requests.Get().(*watched)
+	r.began, r.ticks = time.Now(), 0
+	w.mu.Lock()
+	w.running[r] = struct{}{}
+	w.mu.Unlock()
+	for {
+		done, err := u.wait(waitSlice)
+		if done {
+			w.end(r)
+			requests.Put(r)
+			return true, err, true
+		}
+		select {
+		case <-w.gone:
+			go func() {
+				for done := false; !done; {
+					done, _ = u.wait(0) //nolint:errcheck // nobody wants to know any more
+				}
+				w.end(r)
+				requests.Put(r)
+				if late != nil {
+					late()
+				}
+			}()
+			return false, w.dead, true
+		default:
+		}
 	}
 }
 

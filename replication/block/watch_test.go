@@ -13,7 +13,12 @@ import (
 )
 
 func TestWatchConforms(t *testing.T) {
-	devicetest.Run(t, func(*testing.T) block.Device { return block.NewWatch(crashdev.New(devicetest.SizeBytes)) })
+	t.Run("in memory", func(t *testing.T) {
+		devicetest.Run(t, func(*testing.T) block.Device { return block.NewWatch(crashdev.New(devicetest.SizeBytes)) })
+	})
+	t.Run("file", func(t *testing.T) {
+		devicetest.Run(t, func(t *testing.T) block.Device { return block.NewWatch(openFile(t)) })
+	})
 }
 
 // hanging is a watched device whose requests of some kinds hang until they are let go.
