@@ -164,9 +164,12 @@ func (m *Meta) groupsOf(extents []int64) []int64 {
 	return slices.Compact(groups)
 }
 
-// storePage writes one page. The mark "changed" goes first: a bit that changes during the copy sets it again.
+// storePage writes one page. The mark "changed" goes first: a bit that changes during the copy sets it again. After a write that is
+// not durable it stays: StoreDirty still has to make the bits so.
 func (m *Meta) storePage(buf []byte, s *Superblock, group int64, d block.Durability) error {
-	m.dirty.changed[group].Store(false)
+	if d == block.Durable {
+		m.dirty.changed[group].Store(false)
+	}
 	words := make([]uint64, wordsPerGroup)
 	m.dirty.copyOut(group*blocksPerGroup, words)
 	m.acks.addTo(words, group*blocksPerGroup)

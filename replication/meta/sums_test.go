@@ -309,3 +309,19 @@ func TestAPageStoredWhileItIsRead(t *testing.T) {
 		}
 	}
 }
+
+// A page that was written for its sums, and is not durable, does not count as stored for its dirty bits.
+func TestStoringSumsHidesNoDirtyBits(t *testing.T) {
+	r := newLogRig(t, nil)
+	r.m.Learn(3*BlocksPerExtent, []uint32{7})
+	r.m.Dirty().Set(3*BlocksPerExtent+5, 1)
+	if err := r.m.StoreSums(3); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.m.StoreDirty(); err != nil {
+		t.Fatal(err)
+	}
+	if m := open(t, r.meta.CutPick(nothing)); !m.Dirty().Has(3*BlocksPerExtent + 5) {
+		t.Error("a dirty bit was told to be durable and is not")
+	}
+}
