@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,8 +70,24 @@ func OpenFile(path string) (*File, error) {
 	return &File{path: path, fd: fd, size: size, sys: kernel}, nil
 }
 
+// lockPatience is how long an open waits for a lock: what a killed owner had in a ring keeps the file, and its lock, until the
+// kernel has done it.
+const lockPatience = 2 * time.Second
+
+// lock takes the lock of a file, or says EWOULDBLOCK after lockPatience.
+func lock(fd, how int) error {
+	again := time.NewTicker(lockPatience / 400)
+	defer again.Stop()
+	for deadline := time.Now().Add(lockPatience); ; <-again.C {
+		_, err := retry(func() (int, error) { return 0, unix.Flock(fd, how|unix.LOCK_NB) })
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 func lockAndMeasure(fd, how int) (int64, error) {
-	_, err := retry(func() (int, error) { return 0, unix.Flock(fd, how|unix.LOCK_NB) })
+	err := lock(fd, how)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return 0, ErrLocked

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -246,4 +247,35 @@ func TestCloseWaitsForCalls(t *testing.T) {
 	})
 	close(release)
 	wg.Wait()
+}
+
+// A killed owner's last requests may keep the lock for a moment after it has gone.
+func TestOpenWaitsForTheLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(path, make([]byte, Unit), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		second, err := OpenFile(path)
+		if err == nil {
+			err = second.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		t.Fatalf("opened or refused while it is locked: %v", err)
+	case <-time.After(20 * time.Millisecond): // cannot be waited for: nothing happens
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
 }

@@ -241,3 +241,12 @@ func TestLook(t *testing.T) {
 		}
 	}
 }
+
+// A node that is still opening its leg is told how quick the other one's is; that is no reason to lose the lane.
+func TestAStatBeforeTheLegIsThere(t *testing.T) {
+	v := New(meta.ID{1}, "v", testBytes, 0, Env{Log: slog.New(slog.DiscardHandler)})
+	v.LaneUp(nil, 1)
+	if err := v.Frame(nil, &link.Frame{Type: link.Stat, Offset: 7, Length: 3}); err != nil || v.heard.stat.OldestTicks != 3 {
+		t.Errorf("%v, heard %+v", err, v.heard)
+	}
+}

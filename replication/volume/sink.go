@@ -164,6 +164,9 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 		return v.apply(l, f)
 	case link.ProxyWrite, link.ProxyZero, link.ProxyRead, link.ProxyFlush:
 		return v.proxied(l, f)
+	case link.Stat: // also to a node that is still opening its leg
+		v.takeStat(l, f)
+		return drop(f, nil)
 	default:
 	}
 	v.mu.Lock()
@@ -173,9 +176,6 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 		return drop(f, fmt.Errorf("%w: volume %s has no such lane", link.ErrFrame, v.ID))
 	}
 	switch f.Type {
-	case link.Stat:
-		v.takeStat(l, f)
-		return drop(f, nil)
 	case link.LegRead:
 		return v.giveBlock(l, f, facts.Failed)
 	case link.Compare:
