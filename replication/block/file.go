@@ -46,6 +46,9 @@ type File struct {
 	syncing  sync.Mutex // one fdatasync at a time: the kernel reports a lost write-back to one caller only
 	durables overlap
 	dead     atomic.Pointer[deadError]
+
+	queueOnce sync.Once // made by the first request that wants it
+	queue     *queue    // nil: there is none
 }
 
 // OpenFile opens an existing file of a multiple of 4 KiB with O_DIRECT under an exclusive flock, which the kernel
@@ -116,6 +119,10 @@ func (f *File) ReadAt(p []byte, off int64) error {
 		return err
 	}
 	defer f.open.RUnlock()
+	return f.read(p, off)
+}
+
+func (f *File) read(p []byte, off int64) error {
 	err := whole(p, off, func(p []byte, off int64) (int, error) { return f.sys.pread(f.fd, p, off) })
 	if err != nil {
 		return fmt.Errorf("read %s at %d+%d: %w", f.path, off, len(p), err)
@@ -171,6 +178,11 @@ func (f *File) Sync() error {
 	defer f.open.RUnlock()
 	f.syncing.Lock()
 	defer f.syncing.Unlock()
+	return f.sync()
+}
+
+// sync is Sync of a caller that has the right to it.
+func (f *File) sync() error {
 	if dead := f.dead.Load(); dead != nil {
 		return dead
 	}
@@ -189,6 +201,9 @@ func (f *File) Close() error {
 		return ErrClosed
 	}
 	f.closed = true
+	if f.queue != nil {
+		f.queue.close()
+	}
 	if err := unix.Close(f.fd); err != nil {
 		return &os.PathError{Op: "close", Path: f.path, Err: err}
 	}

@@ -29,6 +29,13 @@ func (o *overlap) leave(generation int) {
 	}
 }
 
+// none says that no operation is under way.
+func (o *overlap) none() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.running[0]+o.running[1] == 0
+}
+
 // awaitOlder returns when every operation that entered before has left. Callers are serialised.
 func (o *overlap) awaitOlder() {
 	o.mu.Lock()

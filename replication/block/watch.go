@@ -6,21 +6,25 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"duet/replication/internal/batch"
 )
 
 // Watch is a Device whose requests can be measured, and given up when the one below does not answer: a call into the kernel
-// cannot be taken back, so each runs in a ring or in a goroutine of its own, and only the waiting for it ends.
+// cannot be taken back, so only the waiting for it ends.
 //
 // What a given-up read brings later goes into memory that nobody else has. A given-up write may take the caller's memory as it is
 // then: after Abandon the device is dead, and whoever uses what is below it again waits for Close first.
+//
+// BeginRead and BeginWrite do not wait at all. Over a File they go through its queue; other devices, and other kinds of request, get a
+// goroutine each.
 type Watch struct {
 	below Device
 
 	mu      sync.Mutex
 	running map[*watched]struct{}
-	ended   *sync.Cond    // none is running
-	dead    error         // set before gone is closed
-	gone    chan struct{} // closed by Abandon
+	ended   *sync.Cond // none is running
+	dead    error
 
 	window [windows]latencies // by quarter of the time that is looked back on
 	now    atomic.Uint32
@@ -29,9 +33,11 @@ type Watch struct {
 
 // watched is one request.
 type watched struct {
-	done  chan error
-	began time.Time
-	ticks int // seen by Tick; under the watch's mu
+	tell    func(b *batch.Batch, err error, ended bool) // called once; not ended: it was given up, and goes on
+	late    func()                                      // called when it ends after that; nil: nobody cares
+	began   time.Time
+	ticks   int  // seen by Tick
+	givenUp bool // this and ticks: under the watch's mu
 }
 
 const (
@@ -42,13 +48,74 @@ const (
 // latencies counts requests by the logarithm of their microseconds.
 type latencies [40]atomic.Uint32
 
-var requests = sync.Pool{New: func() any { return &watched{done: make(chan error, 1)} }}
-
 // NewWatch watches a device, which belongs to it from here on.
 func NewWatch(below Device) *Watch {
-	w := &Watch{below: below, running: map[*watched]struct{}{}, gone: make(chan struct{})}
+	w := &Watch{below: below, running: map[*watched]struct{}{}}
 	w.ended = sync.NewCond(&w.mu)
 	return w
+}
+
+// queued is a Device with requests that end by themselves.
+type queued interface {
+	beginRead(b *batch.Batch, p []byte, off int64, end func(*batch.Batch, error)) bool
+	beginWrite(b *batch.Batch, p []byte, off int64, end func(*batch.Batch, error)) bool
+	beginSync(b *batch.Batch, end func(*batch.Batch, error)) bool
+}
+
+// BeginRead reads n bytes, at most BufferMax, into a buffer of the pool, which belongs to done when there is no error. It does not
+// wait: the request goes out when b ends. done is called once, perhaps before BeginRead returns, and must not wait either.
+func (w *Watch) BeginRead(b *batch.Batch, off int64, n int, done func(*batch.Batch, []byte, error)) {
+	if err := CheckRange(off, int64(n), w.below.Size()); err != nil {
+		done(b, nil, err)
+		return
+	}
+	own := Get(n) // when the request is given up, the kernel may still write there
+	r := w.begin(b, func(b *batch.Batch, err error, ended bool) {
+		if err != nil {
+			if ended {
+				Put(own)
+			}
+			done(b, nil, err)
+			return
+		}
+		done(b, own, nil)
+	}, func() { Put(own) })
+	if r == nil {
+		return
+	}
+	end := func(b *batch.Batch, err error) { w.end(b, r, err) }
+	if below, ok := w.below.(queued); ok && below.beginRead(b, own, off, end) {
+		return
+	}
+	w.spawn(r, func() error { return w.below.ReadAt(own, off) })
+}
+
+// BeginWrite is WriteAt that does not wait: the request goes out when b ends. done is called once, perhaps before BeginWrite returns,
+// and must not wait. p is not to be changed until then.
+func (w *Watch) BeginWrite(b *batch.Batch, p []byte, off int64, d Durability, done func(*batch.Batch, error)) {
+	r := w.begin(b, func(b *batch.Batch, err error, _ bool) { done(b, err) }, nil)
+	if r == nil {
+		return
+	}
+	end := func(b *batch.Batch, err error) { w.end(b, r, err) }
+	if below, ok := w.below.(queued); ok && d == Cached && below.beginWrite(b, p, off, end) {
+		return
+	}
+	w.spawn(r, func() error { return w.below.WriteAt(p, off, d) })
+}
+
+// BeginSync is Sync that does not wait; it goes out when b ends. done is called once, perhaps before BeginSync returns, and must not
+// wait.
+func (w *Watch) BeginSync(b *batch.Batch, done func(*batch.Batch, error)) {
+	r := w.begin(b, func(b *batch.Batch, err error, _ bool) { done(b, err) }, nil)
+	if r == nil {
+		return
+	}
+	end := func(b *batch.Batch, err error) { w.end(b, r, err) }
+	if below, ok := w.below.(queued); ok && below.beginSync(b, end) {
+		return
+	}
+	w.spawn(r, w.below.Sync)
 }
 
 // ReadAt is Device.ReadAt.
@@ -58,7 +125,16 @@ func (w *Watch) ReadAt(p []byte, off int64) error {
 	}
 	for len(p) > 0 {
 		n := min(len(p), BufferMax)
-		if err := w.read(p[:n], off); err != nil {
+		err := wait(func(b *batch.Batch, done func(error)) {
+			w.BeginRead(b, off, n, func(_ *batch.Batch, own []byte, err error) {
+				if err == nil {
+					copy(p, own)
+					Put(own)
+				}
+				done(err)
+			})
+		})
+		if err != nil {
 			return err
 		}
 		p, off = p[n:], off+int64(n)
@@ -66,42 +142,36 @@ func (w *Watch) ReadAt(p []byte, off int64) error {
 	return nil
 }
 
-// read has a buffer of its own: when it is given up, the kernel may still write there.
-func (w *Watch) read(p []byte, off int64) error {
-	own := Get(len(p))
-	free := func() { Put(own) }
-	finished, err, begun := w.follow(func(r interruptible) *underWay { return r.beginRead(own, off) }, free)
-	if !begun {
-		finished, err = w.do(func() error { return w.below.ReadAt(own, off) }, free)
-	}
-	if finished {
-		copy(p, own)
-		Put(own)
-	}
-	return err
-}
-
 // WriteAt is Device.WriteAt.
 func (w *Watch) WriteAt(p []byte, off int64, d Durability) error {
-	if d == Cached {
-		if _, err, begun := w.follow(func(r interruptible) *underWay { return r.beginWrite(p, off) }, nil); begun {
-			return err
-		}
-	}
-	_, err := w.do(func() error { return w.below.WriteAt(p, off, d) }, nil)
-	return err
+	return wait(func(b *batch.Batch, done func(error)) {
+		w.BeginWrite(b, p, off, d, func(_ *batch.Batch, err error) { done(err) })
+	})
 }
 
 // Zero is Device.Zero.
 func (w *Watch) Zero(off, n int64, d Durability) error {
-	_, err := w.do(func() error { return w.below.Zero(off, n, d) }, nil)
-	return err
+	return wait(func(b *batch.Batch, done func(error)) {
+		if r := w.begin(b, func(_ *batch.Batch, err error, _ bool) { done(err) }, nil); r != nil {
+			w.spawn(r, func() error { return w.below.Zero(off, n, d) })
+		}
+	})
 }
 
 // Sync is Device.Sync.
 func (w *Watch) Sync() error {
-	_, err := w.do(w.below.Sync, nil)
-	return err
+	return wait(func(b *batch.Batch, done func(error)) {
+		w.BeginSync(b, func(_ *batch.Batch, err error) { done(err) })
+	})
+}
+
+// wait begins a request and waits for its end.
+func wait(begin func(b *batch.Batch, done func(error))) error {
+	answer := make(chan error, 1)
+	var b batch.Batch
+	begin(&b, func(err error) { answer <- err })
+	b.End()
+	return <-answer
 }
 
 // Size is Device.Size.
@@ -120,112 +190,65 @@ func (w *Watch) Close() error {
 // Abandon gives up every request that is under way, and the device: it is dead, with this cause. The first call counts.
 func (w *Watch) Abandon(cause error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.dead == nil {
-		w.dead = fmt.Errorf("%w: %w", ErrDead, cause)
-		close(w.gone)
-	}
-}
-
-// interruptible is a Device with requests whose waiting can end without a goroutine for each.
-type interruptible interface {
-	beginRead(p []byte, off int64) *underWay
-	beginWrite(p []byte, off int64) *underWay
-}
-
-// waitSlice is how often a request that takes long looks whether it was given up.
-const waitSlice = 50 * time.Millisecond
-
-// follow is do for a request that the device below can begin; begun is false when it cannot.
-func (w *Watch) follow(begin func(interruptible) *underWay, late func()) (finished bool, err error, begun bool) {
-	below, can := w.below.(interruptible)
-	if !can {
-		return false, nil, false
-	}
-	w.mu.Lock()
-	dead := w.dead
-	w.mu.Unlock()
-	if dead != nil {
-		return false, nil, false // do says so
-	}
-	u := begin(below)
-	if u == nil {
-		return false, nil, false
-	}
-	r := requests.Get().(*watched)
-	r.began, r.ticks = time.Now(), 0
-	w.mu.Lock()
-	w.running[r] = struct{}{}
-	w.mu.Unlock()
-	for {
-		done, err := u.wait(waitSlice)
-		if done {
-			w.end(r)
-			requests.Put(r)
-			return true, err, true
-		}
-		select {
-		case <-w.gone:
-			go func() {
-				for done := false; !done; {
-					done, _ = u.wait(0) //nolint:errcheck // nobody wants to know any more
-				}
-				w.end(r)
-				requests.Put(r)
-				if late != nil {
-					late()
-				}
-			}()
-			return false, w.dead, true
-		default:
-		}
-	}
-}
-
-// do runs a request and says whether it ended. After one that did not, late is called when it does.
-func (w *Watch) do(request func() error, late func()) (finished bool, err error) {
-	r := requests.Get().(*watched)
-	r.began, r.ticks = time.Now(), 0
-	w.mu.Lock()
 	if w.dead != nil {
 		w.mu.Unlock()
-		requests.Put(r)
-		if late != nil {
-			late()
-		}
-		return false, w.dead
+		return
 	}
-	w.running[r] = struct{}{}
+	w.dead = fmt.Errorf("%w: %w", ErrDead, cause)
+	var given []*watched
+	for r := range w.running {
+		r.givenUp = true
+		given = append(given, r)
+	}
 	w.mu.Unlock()
-	go func() {
-		err := request()
-		w.end(r)
-		r.done <- err
-	}()
-	select {
-	case err = <-r.done:
-		requests.Put(r)
-		return true, err
-	case <-w.gone:
-		go func() {
-			<-r.done
-			requests.Put(r)
-			if late != nil {
-				late()
-			}
-		}()
-		return false, w.dead
+	var b batch.Batch
+	for _, r := range given {
+		r.tell(&b, w.dead, false)
 	}
+	b.End()
 }
 
-func (w *Watch) end(r *watched) {
+// begin counts a request in, or tells it that the device is dead.
+func (w *Watch) begin(b *batch.Batch, tell func(*batch.Batch, error, bool), late func()) *watched {
+	r := &watched{tell: tell, late: late, began: time.Now()}
+	w.mu.Lock()
+	dead := w.dead
+	if dead == nil {
+		w.running[r] = struct{}{}
+	}
+	w.mu.Unlock()
+	if dead != nil {
+		tell(b, dead, true)
+		return nil
+	}
+	return r
+}
+
+// spawn runs a request in a goroutine of its own.
+func (w *Watch) spawn(r *watched, request func() error) {
+	go func() {
+		var b batch.Batch
+		w.end(&b, r, request())
+		b.End()
+	}()
+}
+
+// end counts a request out and tells its end, unless nobody waits for that any more.
+func (w *Watch) end(b *batch.Batch, r *watched, err error) {
 	us := uint64(time.Since(r.began).Microseconds())
 	w.window[w.now.Load()][min(bits.Len64(us), len(latencies{})-1)].Add(1)
 	w.mu.Lock()
+	givenUp := r.givenUp
 	if delete(w.running, r); len(w.running) == 0 {
 		w.ended.Broadcast()
 	}
 	w.mu.Unlock()
+	switch {
+	case !givenUp:
+		r.tell(b, err, true)
+	case r.late != nil:
+		r.late()
+	}
 }
 
 // Tick is to be called at a steady pace. oldest is in how many ticks the oldest request that is under way was seen; p50 what half of
