@@ -93,7 +93,7 @@ func (e *end) try(ctx context.Context, right Right) bool {
 		if err != nil {
 			continue
 		}
-		lane, err := e.greetWhile(ctx, tls.Client(conn, e.tls), p.Name, right)
+		lane, err := e.greetWhile(ctx, tls.Client(newSocket(conn), e.tls), p.Name, right)
 		if err != nil {
 			conn.Close()
 			e.note(err, conn.RemoteAddr())
@@ -228,7 +228,7 @@ func (e *end) leave(conn net.Conn) {
 
 func (e *end) accept(ctx context.Context, conn net.Conn, path string) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	lane, err := e.welcome(ctx, tls.Server(conn, e.tls), path)
+	lane, err := e.welcome(ctx, tls.Server(newSocket(conn), e.tls), path)
 	stop()
 	e.leave(conn)
 	if err != nil {
@@ -365,7 +365,7 @@ func readHello(conn net.Conn) (hello, error) {
 }
 
 // lane checks both hellos; both nonces make the incarnation.
-func (e *end) lane(conn net.Conn, path string, mine, theirs hello, right Right) (*Lane, error) {
+func (e *end) lane(conn *tls.Conn, path string, mine, theirs hello, right Right) (*Lane, error) {
 	switch {
 	case theirs.Site != mine.Site, theirs.Node != mine.Node^1, !right.meets(theirs.right()):
 		return nil, errMismatch

@@ -2,15 +2,16 @@ package link
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"duet/replication/block"
+	"duet/replication/internal/batch"
 )
 
 // Times and limits of a lane (replication.md 12.1).
@@ -20,6 +21,7 @@ const (
 	maxInFlightFrames = 4096
 	maxInFlightBytes  = 64 << 20
 	maxQueuedBytes    = 8 << 20 // per batch handed to the socket
+	drainRounds       = 2       // batches that one goroutine writes for the others
 )
 
 // ErrLost is the result of every frame whose answer did not come before its lane ended. Nobody knows whether
@@ -29,6 +31,9 @@ var ErrLost = errors.New("the data lane was lost")
 // Result tells the end of a frame that was sent with a request: the peer's status, or ErrLost.
 type Result func(status uint32, err error)
 
+// BatchResult is a Result that must not wait, and may leave what costs a call into the kernel to the end of a batch.
+type BatchResult func(b *batch.Batch, status uint32, err error)
+
 // Lane is one incarnation of the connection between the nodes: authenticated, of one session, ordered.
 type Lane struct {
 	Session     uint64
@@ -37,8 +42,10 @@ type Lane struct {
 	PeerBoot    string
 	PeerProcess string // random per start of the peer's daemon
 
-	conn  net.Conn
-	owner *Link
+	conn   *tls.Conn
+	socket *socket // below conn
+	owner  *Link
+	in     batch.Batch // of the lane's reader
 
 	heard atomic.Int64 // ns since start, of the last byte received
 	start time.Time
@@ -51,6 +58,7 @@ type Lane struct {
 	queue    []*Frame
 	acks     []byte
 	writing  bool
+	heads    []byte // memory of whoever is writing
 	pending  map[uint32]*pendingFrame
 	request  uint32
 	inFlight int // bytes of pending
@@ -62,13 +70,13 @@ type Lane struct {
 
 type pendingFrame struct {
 	bytes  int
-	result Result
+	result BatchResult
 	into   []byte // where the data of the answer goes
 }
 
-func newLane(conn net.Conn, owner *Link) *Lane {
+func newLane(conn *tls.Conn, owner *Link) *Lane {
 	l := &Lane{
-		conn: conn, owner: owner, start: time.Now(), dead: make(chan struct{}),
+		conn: conn, socket: conn.NetConn().(*socket), owner: owner, start: time.Now(), dead: make(chan struct{}),
 		pending: map[uint32]*pendingFrame{}, debts: map[uint32]int{},
 	}
 	l.room = sync.NewCond(&l.mu)
@@ -78,49 +86,83 @@ func newLane(conn net.Conn, owner *Link) *Lane {
 // Dead is closed when the lane ended.
 func (l *Lane) Dead() <-chan struct{} { return l.dead }
 
+// Reading is the batch of the lane's reader: for what the handler does within its call, and for what is done when results are told.
+func (l *Lane) Reading() *batch.Batch { return &l.in }
+
 // Send queues f in the order of the lane and lets the calling goroutine write to the socket if nobody does. With
 // a result it blocks until there is room in flight, and result is called exactly once, from another goroutine
 // or, if the lane is dead already, from this call. The payload must stay unchanged until then.
-func (l *Lane) Send(f *Frame, result Result) {
-	if l.enqueue(f, result, nil, true) {
-		l.drain()
-	}
-}
+func (l *Lane) Send(f *Frame, result Result) { l.send(f, result, nil) }
 
 // Ask is Send of a request whose answer has data: exactly len(into) bytes with status 0, none with another. into is used
 // until result is called.
-func (l *Lane) Ask(f *Frame, into []byte, result Result) {
-	if l.enqueue(f, result, into, true) {
-		l.drain()
+func (l *Lane) Ask(f *Frame, into []byte, result Result) { l.send(f, result, into) }
+
+func (l *Lane) send(f *Frame, result Result, into []byte) {
+	var told BatchResult
+	if result != nil {
+		told = func(_ *batch.Batch, status uint32, err error) { result(status, err) }
 	}
+	if !l.enqueue(f, told, into, true) && told != nil {
+		result(0, ErrLost)
+	}
+	l.push()
 }
 
-// Post is Send for callers that must not block on the socket or on room, such as the lane's own reader.
-func (l *Lane) Post(f *Frame, result Result) {
-	if l.enqueue(f, result, nil, false) {
+// Begin is Send that does not wait: the frame is queued now and goes out when b ends. false: there is no room, or the lane is dead,
+// and result is not called.
+func (l *Lane) Begin(b *batch.Batch, f *Frame, result BatchResult) bool {
+	if !l.enqueue(f, result, nil, false) {
+		return false
+	}
+	l.owe(b)
+	return true
+}
+
+// Post is Send without a result, for callers that must not block on the socket, such as the lane's own reader.
+func (l *Lane) Post(f *Frame) {
+	if l.enqueue(f, nil, nil, false) && l.takePen() {
 		go l.drain()
 	}
 }
 
 // Ack answers a request that the peer sent.
 func (l *Lane) Ack(request, status uint32) {
+	if l.ack(request, status) {
+		l.push()
+	}
+}
+
+// BeginAck is Ack that does not wait: the answer goes out when b ends.
+func (l *Lane) BeginAck(b *batch.Batch, request, status uint32) {
+	if l.ack(request, status) {
+		l.owe(b)
+	}
+}
+
+// owe has the queue written at the end of b. The lane's own reader must not wait for the socket: if both readers did, both would
+// wait for ever.
+func (l *Lane) owe(b *batch.Batch) {
+	if b != &l.in {
+		b.Owe(l)
+	} else if l.takePen() {
+		go l.drain()
+	}
+}
+
+func (l *Lane) ack(request, status uint32) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	n, ok := l.debts[request]
 	if !ok || l.err != nil {
-		l.mu.Unlock()
-		return
+		return false
 	}
 	delete(l.debts, request)
 	l.received--
 	l.receivedBytes -= n
 	l.acks = binary.LittleEndian.AppendUint32(l.acks, request)
 	l.acks = binary.LittleEndian.AppendUint32(l.acks, status)
-	mine := !l.writing
-	l.writing = true
-	l.mu.Unlock()
-	if mine {
-		l.drain()
-	}
+	return true
 }
 
 // Reply answers a request of the peer with data. sent is called once, when the payload is not used any more.
@@ -135,28 +177,26 @@ func (l *Lane) Reply(request uint32, payload []byte, sent func()) {
 	delete(l.debts, request)
 	l.received--
 	l.receivedBytes -= n
-	mine := l.append(&Frame{Type: Reply, Request: request, Payload: payload, sent: sent})
+	l.append(&Frame{Type: Reply, Request: request, Payload: payload, sent: sent})
 	l.mu.Unlock()
-	if mine {
-		l.drain()
-	}
+	l.push()
 }
 
 // Close ends the lane. It does not wait.
 func (l *Lane) Close(err error) { l.fail(err) }
 
-// enqueue says whether the caller must drain.
-func (l *Lane) enqueue(f *Frame, result Result, into []byte, wait bool) bool {
+// enqueue puts a frame into the lane's order; false: it did not.
+func (l *Lane) enqueue(f *Frame, result BatchResult, into []byte, wait bool) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	n := HeaderBytes + max(len(f.Payload), len(into))
-	for wait && result != nil && l.err == nil && (len(l.pending) >= maxInFlightFrames || l.inFlight+n > maxInFlightBytes) {
+	for result != nil && l.err == nil && (len(l.pending) >= maxInFlightFrames || l.inFlight+n > maxInFlightBytes) {
+		if !wait {
+			return false
+		}
 		l.room.Wait()
 	}
 	if l.err != nil {
-		l.mu.Unlock()
-		if result != nil {
-			result(0, ErrLost)
-		}
 		return false
 	}
 	if result != nil {
@@ -168,52 +208,75 @@ func (l *Lane) enqueue(f *Frame, result Result, into []byte, wait bool) bool {
 		l.pending[f.Request] = &pendingFrame{n, result, into}
 		l.inFlight += n
 	}
-	mine := l.append(f)
-	l.mu.Unlock()
-	return mine
+	l.append(f)
+	return true
 }
 
-// append puts a frame into the lane's order and says whether the caller must drain. The caller holds mu.
-func (l *Lane) append(f *Frame) bool {
+// append puts a frame into the lane's order. The caller holds mu.
+func (l *Lane) append(f *Frame) {
 	l.sequence++
 	f.Sequence = l.sequence
 	f.Session, f.Incarnation = uint32(l.Session), uint32(l.Incarnation)
 	f.Epoch = l.owner.stamp()
 	l.queue = append(l.queue, f)
-	mine := !l.writing
-	l.writing = true
-	return mine
 }
 
-// drain writes until the queue is empty: whoever finds the writer idle becomes it, so depth 1 needs no wake-up
+// takePen makes the caller the one that writes to the socket, if there is something to write and nobody does.
+func (l *Lane) takePen() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.writing || l.err != nil || len(l.queue) == 0 && len(l.acks) == 0 {
+		return false
+	}
+	l.writing = true
+	return true
+}
+
+// push writes what is queued, unless somebody does: whoever finds the writer idle becomes it, so depth 1 needs no wake-up
 // and depth 32 is batched (replication.md section 13).
+func (l *Lane) push() {
+	if l.takePen() {
+		l.drain()
+	}
+}
+
+// Flush is batch.Flusher.
+func (l *Lane) Flush() { l.push() }
+
+// drain writes until the queue is empty. After some rounds a goroutine of its own goes on, so that nobody writes for the others
+// for as long as they like.
 func (l *Lane) drain() {
-	var heads []byte
-	for {
-		l.mu.Lock()
-		if l.err != nil || (len(l.queue) == 0 && len(l.acks) == 0) {
-			l.writing = false
-			l.room.Broadcast()
-			l.mu.Unlock()
+	for range drainRounds {
+		if !l.drainOnce() {
 			return
 		}
-		if n := min(len(l.acks), MaxPayload); n > 0 {
-			l.sequence++
-			f := &Frame{
-				Type: Acks, Sequence: l.sequence, Session: uint32(l.Session), Incarnation: uint32(l.Incarnation),
-				Epoch: l.owner.stamp(), Payload: append([]byte(nil), l.acks[:n]...),
-			}
-			l.acks = l.acks[:copy(l.acks, l.acks[n:])]
-			l.queue = append(l.queue, f)
-		}
-		batch := l.batch()
-		l.mu.Unlock()
-		heads = heads[:0]
-		if err := l.write(batch, heads); err != nil {
-			l.fail(fmt.Errorf("write: %w", err))
-		}
-		release(batch)
 	}
+	go func() {
+		for l.drainOnce() { //nolint:revive // all is done there
+		}
+	}()
+}
+
+// drainOnce writes one batch; false: nothing was left, and the pen is down.
+func (l *Lane) drainOnce() bool {
+	l.mu.Lock()
+	if l.err != nil || (len(l.queue) == 0 && len(l.acks) == 0) {
+		l.writing = false
+		l.room.Broadcast()
+		l.mu.Unlock()
+		return false
+	}
+	if n := min(len(l.acks), MaxPayload); n > 0 {
+		l.append(&Frame{Type: Acks, Payload: append([]byte(nil), l.acks[:n]...)})
+		l.acks = l.acks[:copy(l.acks, l.acks[n:])]
+	}
+	frames := l.next()
+	l.mu.Unlock()
+	if err := l.write(frames); err != nil {
+		l.fail(fmt.Errorf("write: %w", err))
+	}
+	release(frames)
+	return true
 }
 
 // release tells whose payloads are free again.
@@ -225,21 +288,26 @@ func release(frames []*Frame) {
 	}
 }
 
-func (l *Lane) batch() []*Frame {
+// next takes the frames that are written together. The caller holds mu.
+func (l *Lane) next() []*Frame {
 	bytes, n := 0, 0
 	for n < len(l.queue) && (n == 0 || bytes < maxQueuedBytes) {
 		bytes += HeaderBytes + len(l.queue[n].Payload)
 		n++
 	}
-	batch := l.queue[:n:n]
+	frames := l.queue[:n:n]
 	l.queue = l.queue[n:]
-	return batch
+	return frames
 }
 
-// write hands a batch to TLS: small frames are joined, large payloads go as they are.
-func (l *Lane) write(batch []*Frame, buf []byte) error {
-	const join = 16 << 10
-	for _, f := range batch {
+// write hands frames to TLS, small ones joined, and what TLS makes of them to the socket in as few calls as fit. Only who has
+// the pen calls it.
+func (l *Lane) write(frames []*Frame) error {
+	const join = 16 << 10 // one record of TLS
+	buf := l.heads[:0]
+	defer func() { l.heads = buf[:0] }()
+	l.socket.cork()
+	for _, f := range frames {
 		buf = f.appendHeader(buf)
 		if len(f.Payload) <= join {
 			buf = append(buf, f.Payload...)
@@ -258,10 +326,11 @@ func (l *Lane) write(batch []*Frame, buf []byte) error {
 		}
 	}
 	if len(buf) > 0 {
-		_, err := l.conn.Write(buf)
-		return err
+		if _, err := l.conn.Write(buf); err != nil {
+			return err
+		}
 	}
-	return nil
+	return l.socket.uncork()
 }
 
 // fail is the end of the lane; the first reason counts.
@@ -291,8 +360,9 @@ func (l *Lane) finish() {
 	l.mu.Unlock()
 	release(queue)
 	for _, p := range pending {
-		p.result(0, ErrLost)
+		p.result(&l.in, 0, ErrLost)
 	}
+	l.in.End()
 }
 
 // run reads until the lane ends. It calls handler for every frame, in lane order.
@@ -391,10 +461,10 @@ func (l *Lane) take(p []byte) error {
 			return err
 		}
 		if status == 0 && f.into != nil {
-			f.result(0, ErrLost) // its caller must hear the end; the lane is over
+			f.result(&l.in, 0, ErrLost) // its caller must hear the end; the lane is over
 			return fmt.Errorf("%w: answer without data to request %d", ErrFrame, request)
 		}
-		f.result(status, nil)
+		f.result(&l.in, status, nil)
 	}
 	return nil
 }
@@ -406,11 +476,11 @@ func (l *Lane) takeReply(r *Frame) error {
 		return err
 	}
 	if len(f.into) != len(r.Payload) || r.Status != 0 {
-		f.result(0, ErrLost)
+		f.result(&l.in, 0, ErrLost)
 		return fmt.Errorf("%w: answer of %d bytes, asked for %d", ErrFrame, len(r.Payload), len(f.into))
 	}
 	copy(f.into, r.Payload)
-	f.result(0, nil)
+	f.result(&l.in, 0, nil)
 	return nil
 }
 
@@ -441,15 +511,16 @@ func (l *Lane) watch(stop chan struct{}) {
 				l.fail(fmt.Errorf("silent for %v", silence.Round(time.Millisecond)))
 				return
 			}
-			l.Post(&Frame{Type: Ping}, nil)
+			l.Post(&Frame{Type: Ping})
 		}
 	}
 }
 
-// hearing notes when bytes arrive.
+// hearing notes when bytes arrive. Before it waits for them, what came before is done.
 type hearing struct{ l *Lane }
 
 func (h *hearing) Read(p []byte) (int, error) {
+	h.l.in.End()
 	n, err := h.l.conn.Read(p)
 	h.l.heard.Store(int64(time.Since(h.l.start)))
 	return n, err

@@ -223,13 +223,14 @@ func (b *bench) raw(key ed25519.PrivateKey) (*tls.Conn, error) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	d := tls.Dialer{Config: c}
+	var d net.Dialer
 	conn, err := d.DialContext(context.Background(), "tcp", net.JoinHostPort("127.0.0.2", strconv.Itoa(b.port)))
 	if err != nil {
 		return nil, err
 	}
 	b.t.Cleanup(func() { conn.Close() })
-	return conn.(*tls.Conn), nil
+	secure := tls.Client(newSocket(conn), c)
+	return secure, secure.HandshakeContext(context.Background())
 }
 
 func TestWrongKeyIsRefusedAndReported(t *testing.T) {

@@ -68,7 +68,7 @@ func (v *Volume) look(leg *parts) slow.Look {
 	if v.lane != nil && !v.facts.Failed {
 		v.lane.Post(&link.Frame{
 			Type: link.Stat, Volume: v.handle, Offset: uint64(own.P50MicroS), Length: uint32(own.OldestTicks),
-		}, nil)
+		})
 	}
 	f := v.facts
 	return slow.Look{Own: own, Other: v.heard.stat, HeardFor: v.heard.ticks, InStep: stage.Ready(f) && f.InStep && f.Self && f.Peer}

@@ -184,7 +184,7 @@ func (m *Mirror) arm(e *entry) {
 
 // post sends a small message. The caller holds mu.
 func (m *Mirror) post(t link.Type, flags uint8, v any) {
-	m.lane.Post(&link.Frame{Type: t, Flags: flags, Payload: encode(v)}, nil)
+	m.lane.Post(&link.Frame{Type: t, Flags: flags, Payload: encode(v)})
 }
 
 // evaluate is the decision for one volume from the records that were exchanged.
