@@ -212,14 +212,10 @@ func (m *Meta) Begin(first, last int64) error {
 		return ErrSpan
 	}
 	for {
-		e := first
-		for e <= last && a.begin(uint32(e)) {
-			e++
-		}
+		e := a.beginHot(first, last)
 		if e > last {
 			return nil
 		}
-		m.End(first, e-1)
 		if err := a.heat(uint32(e)); err != nil {
 			return err
 		}
@@ -228,6 +224,20 @@ func (m *Meta) Begin(first, last int64) error {
 		}
 		m.End(e, e) // it was written to lately now; all are begun together
 	}
+}
+
+// TryBegin is Begin of extents that are hot; false: some are not, and nothing has begun.
+func (m *Meta) TryBegin(first, last int64) bool { return m.log.beginHot(first, last) > last }
+
+// beginHot begins on all of these extents, or on none, and then says which one is not hot.
+func (a *activity) beginHot(first, last int64) int64 {
+	for e := first; e <= last; e++ {
+		if !a.begin(uint32(e)) {
+			a.meta.End(first, e-1)
+			return e
+		}
+	}
+	return last + 1
 }
 
 // Pin keeps these extents, which a Begin holds, in the log until Reconciled: both legs may differ there for good.

@@ -58,6 +58,26 @@ func (b *Bitmap) Clear(from, n int64) int64 {
 	return removed
 }
 
+// Take empties the set and tells its runs. It looks only at map pages of blocks that were set or cleared since the last Take, so
+// that what it costs follows from what is in the set, not from the capacity; for sets of which no map page is stored.
+func (b *Bitmap) Take(run func(from, n int64)) {
+	for g := range b.changed {
+		if !b.changed[g].Swap(false) {
+			continue
+		}
+		end := min(int64(g+1)*blocksPerGroup, b.blocks)
+		for at := int64(g) * blocksPerGroup; at < end; {
+			from, n := b.NextIn(at, end)
+			if n == 0 {
+				break
+			}
+			run(from, n)
+			b.Clear(from, n)
+			at = from + n
+		}
+	}
+}
+
 // Next is the first run of blocks in the set at or after from, cut at limit blocks; n = 0: there is none.
 func (b *Bitmap) Next(from, limit int64) (start, n int64) {
 	start = b.scan(max(from, 0), b.blocks, false)

@@ -104,13 +104,46 @@ func (m *Meta) Sums(from int64, out []uint32) {
 // the caller has read the blocks.
 func (m *Meta) SetSums(from int64, sums []uint32) {
 	m.eachExtent(from, len(sums), func(e, first int64, at, n int) {
-		m.changeSums(e, func(p *sumPage) bool {
-			for i := range n {
-				p.sums[first+int64(i)].Store(Stored(sums[at+i]))
-			}
-			return true
-		})
+		m.changeSums(e, setSums(first, sums[at:at+n]))
 	})
+}
+
+// TrySums is Sums that does not read: false when a sum is not in RAM.
+func (m *Meta) TrySums(from int64, out []uint32) (there bool) {
+	there = true
+	m.eachExtent(from, len(out), func(e, first int64, at, n int) {
+		p := m.sums.pages[e].Load()
+		if p == nil {
+			there = false
+			return
+		}
+		if !p.used.Load() {
+			p.used.Store(true)
+		}
+		for i := range n {
+			out[at+i] = p.sums[first+int64(i)].Load()
+		}
+	})
+	return there
+}
+
+// TrySetSums is SetSums that does not read: false when some of it is still to be said.
+func (m *Meta) TrySetSums(from int64, sums []uint32) (said bool) {
+	said = true
+	m.eachExtent(from, len(sums), func(e, first int64, at, n int) {
+		said = m.tryChangeSums(e, setSums(first, sums[at:at+n])) && said
+	})
+	return said
+}
+
+// setSums is a change of a page.
+func setSums(first int64, sums []uint32) func(*sumPage) bool {
+	return func(p *sumPage) bool {
+		for i, sum := range sums {
+			p.sums[first+int64(i)].Store(Stored(sum))
+		}
+		return true
+	}
 }
 
 // Learn fills in sums that are unknown and leaves the others. known are of what the caller has read, with SumUnknown where that
@@ -146,21 +179,29 @@ func (m *Meta) eachExtent(from int64, blocks int, f func(e, first int64, at, n i
 	}
 }
 
-// changeSums changes a page that nobody drops meanwhile. The version goes up last: who stores the page reads it first.
+// changeSums changes a page that nobody drops meanwhile.
 func (m *Meta) changeSums(e int64, change func(*sumPage) bool) {
-	apply := func(p *sumPage) {
-		if change(p) {
-			p.version.Add(1)
-		}
+	if !m.tryChangeSums(e, change) {
+		m.loadSums(e, func(p *sumPage) { p.apply(change) })
 	}
+}
+
+// tryChangeSums is changeSums of a page that is in RAM.
+func (m *Meta) tryChangeSums(e int64, change func(*sumPage) bool) bool {
 	m.sums.mu.RLock()
+	defer m.sums.mu.RUnlock()
 	p := m.sums.pages[e].Load()
-	if p != nil {
-		apply(p)
-	}
-	m.sums.mu.RUnlock()
 	if p == nil {
-		m.loadSums(e, apply)
+		return false
+	}
+	p.apply(change)
+	return true
+}
+
+// apply changes a page that nobody drops meanwhile. The version goes up last: who stores the page reads it first.
+func (p *sumPage) apply(change func(*sumPage) bool) {
+	if change(p) {
+		p.version.Add(1)
 	}
 }
 

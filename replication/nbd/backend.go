@@ -3,6 +3,8 @@ package nbd
 import (
 	"context"
 	"errors"
+
+	"duet/replication/internal/batch"
 )
 
 // Export is one entry of the list a client may ask for.
@@ -36,6 +38,19 @@ type Volume interface {
 	Trim(ctx context.Context, off, n int64) error
 	// Close is called after the last call returned.
 	Close()
+}
+
+// Beginner may be implemented by a volume that can carry requests out without a goroutine for each. false: this request needs
+// the method without Begin; nothing has happened. Otherwise done is called exactly once, perhaps before the call returns and from any goroutine;
+// neither it nor the call waits. What costs a call into the kernel is done when the batch ends, and so is what done leaves to its
+// own batch.
+type Beginner interface {
+	// BeginRead reads n bytes, at most 1 MiB, into a buffer of block.Get that belongs to done.
+	BeginRead(ctx context.Context, b *batch.Batch, off, n int64, done func(*batch.Batch, []byte, error)) bool
+	// BeginWrite writes without FUA. p is used until done is called.
+	BeginWrite(ctx context.Context, b *batch.Batch, p []byte, off int64, done func(*batch.Batch, error)) bool
+	// BeginFlush flushes.
+	BeginFlush(ctx context.Context, b *batch.Batch, done func(*batch.Batch, error)) bool
 }
 
 // Guard is implemented by a volume whose right to answer ends at a deadline (replication.md section 7). The server

@@ -21,14 +21,7 @@ func (b *budget) init() {
 // take waits until a request of so many bytes fits.
 func (b *budget) take(ctx context.Context, bytes int64) error {
 	for {
-		b.mu.Lock()
-		fits := b.requests > 0 && b.bytes >= bytes
-		if fits {
-			b.requests--
-			b.bytes -= bytes
-		}
-		b.mu.Unlock()
-		if fits {
+		if b.try(bytes) {
 			return nil
 		}
 		select {
@@ -37,6 +30,18 @@ func (b *budget) take(ctx context.Context, bytes int64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// try is take without waiting.
+func (b *budget) try(bytes int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fits := b.requests > 0 && b.bytes >= bytes
+	if fits {
+		b.requests--
+		b.bytes -= bytes
+	}
+	return fits
 }
 
 func (b *budget) give(bytes int64) {

@@ -12,19 +12,23 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"duet/replication/internal/batch"
 )
 
 // readAhead is the buffer of the reader: some dozens of requests with 4 KiB of payload arrive in one read.
 // Longer payloads go straight into their own buffers.
 const readAhead = 128 << 10
 
-// conn is one client. The goroutine of run reads; every request has a goroutine; replies are written by
-// whichever of them finds nobody writing (outbox).
+// conn is one client. The goroutine of run reads, and begins what the volume can begin; every other request has a goroutine.
+// Replies are written by whoever finds nobody writing (outbox).
 type conn struct {
 	srv  *server
 	net  net.Conn
+	raw  syscall.RawConn // of net; nil: it has none
 	in   *bufio.Reader
-	name string // export, once chosen
+	read batch.Batch // of the reader
+	name string      // export, once chosen
 
 	ctx    context.Context // ends when the client is gone or was given up
 	cancel context.CancelFunc
@@ -35,8 +39,9 @@ type conn struct {
 	until    time.Time // bounds the handshake
 	noZeroes bool
 	volume   Volume
-	guard    Guard // volume, if it is one
-	terms    Terms // likewise
+	guard    Guard    // volume, if it is one
+	terms    Terms    // likewise
+	begins   Beginner // likewise
 	offer    offer
 	selected string // the export that the contexts of offer were selected for
 	ranges   *rangeLock
@@ -48,7 +53,11 @@ type conn struct {
 
 func newConn(s *server, nc net.Conn) *conn {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &conn{srv: s, net: nc, in: bufio.NewReaderSize(nc, readAhead), ctx: ctx, cancel: cancel}
+	c := &conn{srv: s, net: nc, ctx: ctx, cancel: cancel}
+	c.in = bufio.NewReaderSize(&reading{c}, readAhead)
+	if sc, ok := nc.(syscall.Conn); ok {
+		c.raw, _ = sc.SyscallConn() //nolint:errcheck // then there is none
+	}
 	c.budget.init()
 	return c
 }
@@ -157,9 +166,18 @@ func (c *conn) finish() {
 	}
 }
 
+// reading is the socket. Before it is waited for, what has come before goes its way.
+type reading struct{ c *conn }
+
+func (r *reading) Read(p []byte) (int, error) {
+	r.c.read.End()
+	return r.c.net.Read(p)
+}
+
 // transmit reads requests until the client disconnects (nil) or the stream ends or breaks.
 func (c *conn) transmit() error {
 	c.haggleUntil(time.Time{})
+	defer c.read.End()
 	for {
 		r := newRequest()
 		if err := c.readRequest(r); err != nil || r.command == cmdDisc {
@@ -167,7 +185,9 @@ func (c *conn) transmit() error {
 			return err
 		}
 		c.running.Add(1)
-		go c.serve(r)
+		if !c.begin(r) {
+			go c.serve(r)
+		}
 	}
 }
 
@@ -190,8 +210,11 @@ func (c *conn) readRequest(r *request) error {
 	if r.err == eOK {
 		r.plan()
 	}
-	if err := c.budget.take(c.ctx, r.charge); err != nil {
-		return err
+	if !c.budget.try(r.charge) {
+		c.read.End()
+		if err := c.budget.take(c.ctx, r.charge); err != nil {
+			return err
+		}
 	}
 	r.charged = &c.budget
 	if r.command != cmdWrite {

@@ -401,6 +401,7 @@ func TestNothingIsAnsweredAfterTheEnd(t *testing.T) {
 	c.cancel()
 	r := newRequest()
 	r.err = eIO
+	c.running.Add(1)
 	go func() {
 		c.answer(r)
 		server.Close()

@@ -5,22 +5,83 @@ import (
 	"syscall"
 
 	"duet/replication/block"
+	"duet/replication/internal/batch"
 )
 
-// serve carries a request out and answers it. An error that is only the end of ctx goes no further than permit.
+// begin begins a request that the volume can carry out without a goroutine, and says whether it did.
+func (c *conn) begin(r *request) bool {
+	if c.begins == nil || r.err != eOK {
+		return false
+	}
+	if r.command == cmdFlush {
+		return c.begins.BeginFlush(c.ctx, &c.read, func(b *batch.Batch, err error) { c.ended(b, r, err) })
+	}
+	if len(r.pieces) != 1 || r.ragged() {
+		return false
+	}
+	p := &r.pieces[0]
+	switch r.command {
+	case cmdRead:
+		r.term = c.term() // before the read: what lapses after this makes it stale
+		return c.begins.BeginRead(c.ctx, &c.read, p.off, p.n, func(b *batch.Batch, buf []byte, err error) {
+			p.buf = buf
+			if err != nil {
+				r.failedAt, r.at = true, r.off
+			}
+			c.ended(b, r, err)
+		})
+	case cmdWrite:
+		r.span = span{from: r.from, to: r.to}
+		if r.fua() || !c.ranges.try(&r.span) {
+			return false
+		}
+		begun := c.begins.BeginWrite(c.ctx, &c.read, p.buf, p.off, func(b *batch.Batch, err error) {
+			c.ranges.unlock(&r.span)
+			c.ended(b, r, err)
+		})
+		if !begun {
+			c.ranges.unlock(&r.span)
+		}
+		return begun
+	}
+	return false
+}
+
+// ended is told of the end of what begin began. The reply goes out with the batch.
+func (c *conn) ended(b *batch.Batch, r *request, err error) {
+	if c.judge(r, err) {
+		c.out.add(r)
+		b.Owe(c)
+	}
+}
+
+// serve carries a request out and answers it.
 func (c *conn) serve(r *request) {
-	defer c.running.Done()
 	if r.err == eOK {
 		r.term = c.term() // before the read: what lapses after this makes it stale
-		err := c.execute(r)
-		if errors.Is(err, ErrGone) {
-			c.cancel()
-			r.release()
+		if !c.judge(r, c.execute(r)) {
 			return
 		}
-		r.err = errnoOf(err)
 	}
 	c.answer(r)
+}
+
+// judge makes a reply of the end of a request; false: there will be none. An error that is only the end of ctx goes no further than
+// permit.
+func (c *conn) judge(r *request, err error) bool {
+	if errors.Is(err, ErrGone) {
+		c.cancel()
+		c.forget(r)
+		return false
+	}
+	r.err = errnoOf(err)
+	return true
+}
+
+// forget gives a request back that was answered, or never will be.
+func (c *conn) forget(r *request) {
+	r.release()
+	c.running.Done()
 }
 
 func (c *conn) execute(r *request) error {

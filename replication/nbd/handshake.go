@@ -253,6 +253,9 @@ func (c *conn) open(name string) error {
 		if terms, ok := v.(Terms); ok {
 			c.terms = terms
 		}
+		if begins, ok := v.(Beginner); ok {
+			c.begins = begins
+		}
 		c.ranges = c.srv.lockOf(name)
 		return nil
 	})
@@ -262,7 +265,7 @@ func (c *conn) open(name string) error {
 func (c *conn) shut() {
 	c.volume.Close()
 	c.srv.unlockOf(c.name)
-	c.volume, c.guard, c.terms, c.ranges, c.name = nil, nil, nil, nil, ""
+	c.volume, c.guard, c.terms, c.begins, c.ranges, c.name = nil, nil, nil, nil, nil, ""
 }
 
 // reply answers an option.

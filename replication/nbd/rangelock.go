@@ -41,6 +41,17 @@ func (l *rangeLock) lock(ctx context.Context, s *span) error {
 	}
 }
 
+// try is lock of a span of whole blocks without waiting: false while any span is alone.
+func (l *rangeLock) try(s *span) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.alone > 0 {
+		return false
+	}
+	l.spans = append(l.spans, s)
+	return true
+}
+
 // enter queues s and says whether it holds its range already.
 func (l *rangeLock) enter(s *span) bool {
 	l.mu.Lock()

@@ -1,8 +1,11 @@
 package nbd
 
 import (
+	"errors"
 	"net"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // outbox combines replies: a request that is done joins the queue, and whoever finds nobody writing writes until
@@ -16,25 +19,75 @@ type outbox struct {
 	// Owned by the writer.
 	batch   []*request
 	vectors net.Buffers
+	left    net.Buffers // of them, what is not in the socket yet
+}
+
+// flushRounds is how many batches are written by one who has other things to do.
+const flushRounds = 4
+
+func (o *outbox) add(r *request) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue = append(o.queue, r)
+}
+
+// takePen makes the caller the writer, if there is something to write and nobody does.
+func (o *outbox) takePen() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writing || len(o.queue) == 0 {
+		return false
+	}
+	o.writing = true
+	return true
 }
 
 // answer sends the reply of r, now or with the batch that is being collected.
 func (c *conn) answer(r *request) {
-	o := &c.out
-	o.mu.Lock()
-	o.queue = append(o.queue, r)
-	if o.writing {
-		o.mu.Unlock()
-		return
+	c.out.add(r)
+	if c.out.takePen() {
+		c.writeReplies()
 	}
-	o.writing = true
-	o.mu.Unlock()
+}
+
+// writeReplies writes until the outbox is empty, and waits for the right to answer and for the client.
+func (c *conn) writeReplies() {
 	for c.nextBatch() {
-		if c.permit() {
+		lapsed, ok := c.awaitLive()
+		if ok && c.permit(lapsed) {
+			c.collect()
 			c.send()
 		}
 		c.releaseBatch()
 	}
+}
+
+// Flush is batch.Flusher: what would have to wait goes on in a goroutine.
+func (c *conn) Flush() {
+	if !c.out.takePen() {
+		return
+	}
+	for range flushRounds {
+		if c.raw == nil || c.guard != nil && !c.guard.Live() {
+			break
+		}
+		if !c.nextBatch() {
+			return
+		}
+		if c.permit(false) {
+			c.collect()
+			if !c.sendNow() {
+				go func() {
+					c.send()
+					c.releaseBatch()
+					c.writeReplies()
+				}()
+				return
+			}
+		}
+		c.releaseBatch()
+	}
+	go c.writeReplies()
 }
 
 // nextBatch takes what is queued; false: the outbox is idle now.
@@ -50,26 +103,25 @@ func (c *conn) nextBatch() bool {
 	return true
 }
 
-// permit asks the volume whether it may answer, waits until it may, and sends reads that may be stale by then
-// back to be done again. It says whether anything is to be sent: nothing once ctx ended, because from then on
-// the errors of the volume only say that this connection is over, and the client will repeat (P6).
-func (c *conn) permit() bool {
-	if c.guard == nil {
-		return c.ctx.Err() == nil
-	}
-	lapsed := false
-	for !c.guard.Live() {
+// awaitLive waits until the volume may answer. lapsed: there was a moment when it might not; !ok: the client is gone.
+func (c *conn) awaitLive() (lapsed, ok bool) {
+	for c.guard != nil && !c.guard.Live() {
 		lapsed = true
 		if err := c.guard.Wait(c.ctx); err != nil {
 			c.cancel()
-			return false
+			return lapsed, false
 		}
 	}
+	return lapsed, true
+}
+
+// permit sends reads that may be stale by now back to be done again. It says whether anything is to be sent: nothing once ctx
+// ended, because from then on the errors of the volume only say that this connection is over, and the client will repeat (P6).
+func (c *conn) permit(lapsed bool) bool {
 	term := c.term()
 	fresh := c.out.batch[:0]
 	for _, r := range c.out.batch {
-		if r.tells() && r.err == eOK && (lapsed || r.term != term) {
-			c.running.Add(1) // the caller is itself counted, so the wait group is not at zero
+		if c.guard != nil && r.tells() && r.err == eOK && (lapsed || r.term != term) {
 			go c.serve(r)
 			continue
 		}
@@ -88,8 +140,8 @@ func (c *conn) term() uint64 {
 	return c.terms.Term()
 }
 
-// send writes the batch with one writev.
-func (c *conn) send() {
+// collect makes a batch ready to be sent.
+func (c *conn) collect() {
 	o := &c.out
 	o.vectors = o.vectors[:0]
 	for _, r := range o.batch {
@@ -100,16 +152,62 @@ func (c *conn) send() {
 			}
 		}
 	}
-	left := o.vectors // WriteTo consumes what it is called on
-	if _, err := left.WriteTo(c.net); err != nil {
+	o.left = o.vectors
+}
+
+// send writes what is left of a batch with one writev, and waits for the client to take it.
+func (c *conn) send() {
+	if _, err := c.out.left.WriteTo(c.net); err != nil {
 		c.cancel() // part of a reply may be out: nothing can follow it
 	}
-	clear(o.vectors)
+}
+
+// sendNow writes as much of a batch as the socket takes at once, and says whether that was all, or all that can be done.
+func (c *conn) sendNow() (all bool) {
+	o := &c.out
+	var failed error
+	err := c.raw.Write(func(fd uintptr) bool {
+		for len(o.left) > 0 && failed == nil {
+			n, err := unix.Writev(int(fd), o.left[:min(len(o.left), vectorsMax)])
+			switch {
+			case err == nil:
+				o.left = rest(o.left, n)
+			case errors.Is(err, unix.EAGAIN):
+				return true
+			case !errors.Is(err, unix.EINTR):
+				failed = err
+			}
+		}
+		return true
+	})
+	if failed != nil || err != nil {
+		c.cancel() // part of a reply may be out: nothing can follow it
+		return true
+	}
+	return len(o.left) == 0
+}
+
+// vectorsMax is IOV_MAX of linux/uio.h.
+const vectorsMax = 1024
+
+// rest is what remains of vectors when n bytes are written.
+func rest(vectors net.Buffers, n int) net.Buffers {
+	for len(vectors) > 0 && n >= len(vectors[0]) {
+		n -= len(vectors[0])
+		vectors = vectors[1:]
+	}
+	if n > 0 {
+		vectors[0] = vectors[0][n:]
+	}
+	return vectors
 }
 
 func (c *conn) releaseBatch() {
-	for i, r := range c.out.batch {
-		r.release()
-		c.out.batch[i] = nil
+	o := &c.out
+	clear(o.vectors)
+	o.left = nil
+	for i, r := range o.batch {
+		c.forget(r)
+		o.batch[i] = nil
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"duet/replication/link"
-	"duet/replication/meta"
 	"duet/replication/volume/stage"
 )
 
@@ -97,16 +96,22 @@ func (v *Volume) startFlush() {
 		ok, moved := v.flushUntilDone()
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		v.flushing = nil
 		if !ok && !moved {
+			v.flushing = nil
 			return // closing: the waiters leave by the volume's context
 		}
 		b.moved = moved
 		close(b.done)
-		if v.nextFlush != nil && !v.closed {
-			v.startFlush()
-		}
+		v.endFlush()
 	})
+}
+
+// endFlush lets the waiting batch begin. The caller holds mu.
+func (v *Volume) endFlush() {
+	v.flushing = nil
+	if v.nextFlush != nil && !v.closed {
+		v.startFlush()
+	}
 }
 
 // flushUntilDone repeats the sync until it succeeded under one unbroken right, or the other node coordinates the volume.
@@ -146,31 +151,53 @@ func (v *Volume) syncLegs(lane *link.Lane, both bool) bool {
 	return ok
 }
 
-// flushPeer asks the peer to sync and then forgets what it covered: the writes acknowledged before it was sent.
+// flushPeer asks the peer to sync and then forgets what it covered.
 func (v *Volume) flushPeer(lane *link.Lane) bool {
 	v.peerFlush.Lock()
 	defer v.peerFlush.Unlock()
-	v.mu.Lock()
-	covered := take(v.unsynced)
-	mark := v.md().Mark()
-	v.mu.Unlock()
-	v.sinceFlush.Store(0)
+	c := v.cover()
 	done := make(chan bool, 1)
-	lane.Send(&link.Frame{Type: link.Flush, Volume: v.handleNow()}, func(status uint32, err error) {
-		if err == nil && status != 0 {
-			v.peerFailed("sync")
-		}
-		done <- err == nil && status == 0
-	})
-	ok := <-done
+	lane.Send(c.frame(), func(status uint32, err error) { done <- v.peerSynced(status, err) })
+	return v.covered(c, <-done)
+}
+
+// cover is what a sync of the peer covers: the writes acknowledged before it was sent.
+type cover struct {
+	handle uint32
+	blocks []interval
+	mark   uint64
+}
+
+// cover begins a sync of the peer. The caller holds peerFlush.
+func (v *Volume) cover() cover {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if ok {
-		v.md().Covered(mark)
-		return true
+	v.sinceFlush.Store(0)
+	c := cover{handle: v.handle, mark: v.md().Mark()}
+	v.unsynced.Take(func(from, n int64) { c.blocks = append(c.blocks, interval{from, n}) })
+	return c
+}
+
+func (c cover) frame() *link.Frame { return &link.Frame{Type: link.Flush, Volume: c.handle} }
+
+// covered ends it, and says whether the peer is known to have synced.
+func (v *Volume) covered(c cover, synced bool) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if synced {
+		v.md().Covered(c.mark)
+	} else {
+		v.uncover(c.blocks)
 	}
-	v.uncover(covered)
-	return false
+	return synced
+}
+
+// peerSynced takes the peer's answer to a FLUSH.
+func (v *Volume) peerSynced(status uint32, err error) bool {
+	if err == nil && status != 0 {
+		v.peerFailed("sync")
+	}
+	return err == nil && status == 0
 }
 
 func (v *Volume) handleNow() uint32 {
@@ -179,25 +206,8 @@ func (v *Volume) handleNow() uint32 {
 	return v.handle
 }
 
-// run is a set of blocks as intervals.
+// interval is a run of blocks.
 type interval struct{ from, n int64 }
-
-// take empties a bitmap.
-func take(b *meta.Bitmap) []interval {
-	var out []interval
-	for at := int64(0); ; {
-		from, n := b.Next(at, b.Blocks())
-		if n == 0 {
-			break
-		}
-		out = append(out, interval{from, n})
-		at = from + n
-	}
-	for _, r := range out {
-		b.Clear(r.from, r.n)
-	}
-	return out
-}
 
 // uncover puts blocks back whose sync was not reported. If this leg went solo meanwhile, they belong into the
 // dirty map: O5 counted only what was unsynced then. The caller holds mu.

@@ -29,7 +29,7 @@ func (c *claim) conflicts(o *claim) bool {
 
 // enqueue takes a place in the queue.
 func (l *rangeLock) enqueue(first, blocks int64, exclusive bool) *claim {
-	c := &claim{first: first, end: first + blocks, exclusive: exclusive, granted: make(chan struct{})}
+	c := &claim{first: first, end: first + blocks, exclusive: exclusive, granted: atOnce}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, o := range l.queue {
@@ -38,11 +38,40 @@ func (l *rangeLock) enqueue(first, blocks int64, exclusive bool) *claim {
 			o.behind = append(o.behind, c)
 		}
 	}
-	l.queue = append(l.queue, c)
-	if c.blockers == 0 {
-		close(c.granted)
+	if c.blockers > 0 {
+		c.granted = make(chan struct{})
 	}
+	l.queue = append(l.queue, c)
 	return c
+}
+
+// atOnce is granted to who need not wait.
+var atOnce = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// try is enqueue of an interval that nobody has or waits for; nil: somebody does.
+func (l *rangeLock) try(first, blocks int64, exclusive bool) *claim {
+	c := &claim{first: first, end: first + blocks, exclusive: exclusive, granted: atOnce}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.ContainsFunc(l.queue, c.conflicts) {
+		return nil
+	}
+	l.queue = append(l.queue, c)
+	return c
+}
+
+// held says that a claim has its turn.
+func (c *claim) held() bool {
+	select {
+	case <-c.granted:
+		return true
+	default:
+		return false
+	}
 }
 
 // lock waits for its turn, or leaves the queue when ctx ends.

@@ -24,9 +24,10 @@ type request struct {
 
 	hot *parts // the leg in whose activity log its extents are, from before its first issue to its reply
 
-	lane  *link.Lane // of the present plan; nil: own leg only
-	both  bool       // the reply needs the peer too
-	catch bool       // the peer is a target: send, but do not wait
+	lane   *link.Lane // of the present plan; nil: own leg only
+	handle uint32     // the volume's name on it
+	both   bool       // the reply needs the peer too
+	catch  bool       // the peer is a target: send, but do not wait
 }
 
 func (q *request) first() int64  { return q.off / Block }
@@ -176,7 +177,12 @@ func (v *Volume) run(ctx context.Context, q *request) error {
 // runLocked carries a request that has begun and has its place c. It is answered, or failed with its client or the daemon, or
 // neither: then it waits like a new one.
 func (v *Volume) runLocked(ctx context.Context, q *request, c *claim) (answered bool, err error) {
-	switch v.carry(ctx, q) {
+	return v.conclude(ctx, q, c, v.carry(ctx, q))
+}
+
+// conclude does what a verdict says.
+func (v *Volume) conclude(ctx context.Context, q *request, c *claim, d verdict) (answered bool, err error) {
+	switch d {
 	case reply:
 		v.end(q, false)
 		v.locks.release(c)
@@ -224,11 +230,16 @@ func (v *Volume) outlive(q *request, c *claim) {
 // carry issues a request until a verdict other than "again". Its extents are hot on this leg before anything is sent: until
 // both legs have it, what a crash leaves different is named by this log (O1; replication.md 9.1).
 func (v *Volume) carry(ctx context.Context, q *request) verdict {
+	return v.carryOn(ctx, q, v.heat(q) && v.issue(q))
+}
+
+// carryOn is carry of a request that was issued; done says how that ended.
+func (v *Volume) carryOn(ctx context.Context, q *request, done bool) verdict {
 	for {
-		done := v.heat(q) && v.issue(q)
 		if d := v.settle(ctx, q, done); d != again {
 			return d
 		}
+		done = v.heat(q) && v.issue(q)
 	}
 }
 
@@ -295,10 +306,10 @@ func (v *Volume) plan(q *request) {
 	q.lane, q.both, q.catch = nil, false, false
 	switch stage.Of(v.facts) {
 	case stage.Paired:
-		q.lane, q.both = v.lane, true
+		q.lane, q.handle, q.both = v.lane, v.handle, true
 	case stage.Catching:
 		v.md().Dirty().Set(q.first(), q.blocks())
-		q.lane, q.catch = v.lane, true
+		q.lane, q.handle, q.catch = v.lane, v.handle, true
 	case stage.Alone, stage.Exchanging:
 		v.md().Dirty().Set(q.first(), q.blocks())
 	case stage.Creating, stage.Failed, stage.Held, stage.Preparing, stage.Reconciling, stage.Target, stage.Remote:
@@ -310,13 +321,7 @@ func (v *Volume) plan(q *request) {
 func (v *Volume) issue(q *request) bool {
 	var peer chan bool
 	if q.lane != nil {
-		f := &link.Frame{Type: link.Write, Volume: v.handle, Offset: uint64(q.off), Length: uint32(q.n), Payload: q.p, Sums: q.sums}
-		if q.zero {
-			f.Type, f.Sums = link.Zero, nil
-		}
-		if q.fua {
-			f.Flags |= link.FUA
-		}
+		f := q.frame()
 		if q.both {
 			peer = make(chan bool, 1)
 			q.lane.Send(f, func(status uint32, err error) { peer <- v.peerWrote(q, status, err) })
@@ -334,6 +339,18 @@ func (v *Volume) issue(q *request) bool {
 		return false
 	}
 	return peerDone
+}
+
+// frame is what the peer gets of a request.
+func (q *request) frame() *link.Frame {
+	f := &link.Frame{Type: link.Write, Volume: q.handle, Offset: uint64(q.off), Length: uint32(q.n), Payload: q.p, Sums: q.sums}
+	if q.zero {
+		f.Type, f.Sums = link.Zero, nil
+	}
+	if q.fua {
+		f.Flags |= link.FUA
+	}
+	return f
 }
 
 // write writes p, or zeroes, to extents that are hot, and notes their sums.
@@ -412,7 +429,7 @@ func (v *Volume) settle(ctx context.Context, q *request, done bool) verdict {
 func (v *Volume) judge(q *request, done bool) (verdict, bool) {
 	f := v.facts
 	switch {
-	case done && stage.Replies(f) && v.live() && (q.both || stage.Of(f) != stage.Paired):
+	case done && v.mayReply(q):
 		return reply, true
 	case v.closed:
 		return gone, true
@@ -428,6 +445,11 @@ func (v *Volume) judge(q *request, done bool) (verdict, bool) {
 		return again, true
 	}
 	return again, false
+}
+
+// mayReply says that a request which all legs of its plan have is complete. The caller holds mu.
+func (v *Volume) mayReply(q *request) bool {
+	return stage.Replies(v.facts) && v.live() && (q.both || stage.Of(v.facts) != stage.Paired)
 }
 
 // allowed says whether a rule holds now and the grant lives.

@@ -181,7 +181,7 @@ func (v *Volume) Frame(l *link.Lane, f *link.Frame) error {
 	case link.Compare:
 		return v.compareBlocks(l, f, facts.Failed)
 	case link.Flush:
-		v.spawn(func() { l.Ack(f.Request, v.syncStatus()) })
+		v.beginSync(l, f.Request)
 		return drop(f, nil)
 	case link.Hot, link.Map, link.DigestReply, link.BarrierDone, link.LeavesReply:
 		if copying == nil {
@@ -235,6 +235,9 @@ func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 		return drop(f, nil)
 	case err != nil:
 		return drop(f, err)
+	}
+	if v.beginApply(l, f, c) {
+		return nil
 	}
 	v.spawn(func() {
 		<-c.granted
@@ -290,14 +293,6 @@ func sumsIn(f *link.Frame) []uint32 {
 		return zeroSums[:f.Length/Block]
 	}
 	return f.Sums
-}
-
-func (v *Volume) syncStatus() uint32 {
-	if err := v.disk().Sync(); err != nil {
-		_ = v.legError("sync", err) //nolint:errcheck // told by the status
-		return statusFailed
-	}
-	return statusDone
 }
 
 // prove answers the questions of a source. Locks are taken in lane order: an answer is about exactly the frames

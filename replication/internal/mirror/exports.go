@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"duet/replication/internal/batch"
 	"duet/replication/nbd"
 	"duet/replication/volume"
 )
@@ -69,6 +70,18 @@ func (e export) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 func (e export) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
 	return gone(e.v.WriteAt(ctx, p, off, fua))
+}
+
+func (e export) BeginRead(ctx context.Context, b *batch.Batch, off, n int64, done func(*batch.Batch, []byte, error)) bool {
+	return e.v.BeginRead(ctx, b, off, n, func(b *batch.Batch, p []byte, err error) { done(b, p, gone(err)) })
+}
+
+func (e export) BeginWrite(ctx context.Context, b *batch.Batch, p []byte, off int64, done func(*batch.Batch, error)) bool {
+	return e.v.BeginWrite(ctx, b, p, off, func(b *batch.Batch, err error) { done(b, gone(err)) })
+}
+
+func (e export) BeginFlush(ctx context.Context, b *batch.Batch, done func(*batch.Batch, error)) bool {
+	return e.v.BeginFlush(ctx, b, func(b *batch.Batch, err error) { done(b, gone(err)) })
 }
 
 func (e export) Flush(ctx context.Context) error { return gone(e.v.Flush(ctx)) }

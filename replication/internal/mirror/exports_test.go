@@ -13,6 +13,7 @@ import (
 
 var _ interface {
 	nbd.Volume
+	nbd.Beginner
 	nbd.Guard
 	nbd.Terms
 	nbd.DirtyMap
