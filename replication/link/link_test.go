@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"duet/replication/block"
 	"duet/replication/control"
+	"duet/replication/internal/batch"
 	"duet/replication/internal/pinned"
 )
 
@@ -54,6 +56,19 @@ func (e *echo) LaneFrame(l *Lane, f *Frame) error {
 		go l.Ack(f.Request, f.Status)
 	}
 	return nil
+}
+
+func (e *echo) set(f func(*echo)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(e)
+}
+
+// queued is how many frames wait to be written.
+func (l *Lane) queued() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue)
 }
 
 func (e *echo) count(f func(*echo) int) int {
@@ -231,6 +246,72 @@ func (b *bench) raw(key ed25519.PrivateKey) (*tls.Conn, error) {
 	b.t.Cleanup(func() { conn.Close() })
 	secure := tls.Client(newSocket(conn), c)
 	return secure, secure.HandshakeContext(context.Background())
+}
+
+// What is begun waits for the end of its batch, keeps its order among what is sent, and has one result. Without room nothing begins.
+func TestBeginGoesOutWithItsBatch(t *testing.T) {
+	b := newBench(t)
+	b.right(Right{Session: 5, Epoch: 2})
+	a, _ := b.awaitUp(5)
+	b.hands[1].set(func(e *echo) { e.mute = true })
+	told := make(chan uint32, 2*maxInFlightFrames)
+	var batched batch.Batch
+	begin := func() bool {
+		return a.Begin(&batched, &Frame{Type: Flush, Volume: 1}, func(_ *batch.Batch, status uint32, err error) {
+			if err != nil {
+				status = 99
+			}
+			told <- status
+		})
+	}
+	if !begin() || !begin() {
+		t.Fatal("not begun")
+	}
+	if n := a.queued(); n != 2 {
+		t.Errorf("%d frames wait for the end of the batch", n)
+	}
+	batched.End()
+	a.Send(&Frame{Type: Flush, Volume: 2}, nil)
+	volumes := func() (v []uint32) {
+		b.hands[1].set(func(e *echo) {
+			for _, f := range e.frames {
+				v = append(v, f.Volume)
+			}
+		})
+		return v
+	}
+	await(t, "in order", func() bool { return slices.Equal(volumes(), []uint32{1, 1, 2}) })
+	n := 2
+	for begin() {
+		n++
+	}
+	if n != maxInFlightFrames {
+		t.Errorf("%d frames are in flight", n)
+	}
+	batched.End()
+	a.Close(errors.New("enough"))
+	for range n {
+		if status := <-told; status != 99 {
+			t.Fatalf("status %d from a peer that says nothing", status)
+		}
+	}
+	if begin() {
+		t.Error("begun on a dead lane")
+	}
+}
+
+// The reader of a lane never waits for its socket: what is owed to its batch is written by another goroutine, at once.
+func TestTheReaderDoesNotWrite(t *testing.T) {
+	b := newBench(t)
+	b.right(Right{Session: 5, Epoch: 2})
+	told := make(chan error, 1)
+	a, _ := b.awaitUp(5)
+	if !a.Begin(a.Reading(), &Frame{Type: Flush}, func(_ *batch.Batch, _ uint32, err error) { told <- err }) {
+		t.Fatal("not begun")
+	}
+	if err := <-told; err != nil { // its batch was not ended by this test
+		t.Error(err)
+	}
 }
 
 func TestWrongKeyIsRefusedAndReported(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"duet/replication/block"
+	"duet/replication/internal/batch"
 )
 
 // memory is a backend of volumes in RAM, with the contract of Volume checked on every call.
@@ -53,6 +54,7 @@ type ram struct {
 	open   int
 	calls  []string
 	record bool
+	turn   int
 	before func(ctx context.Context, call string, off, n int64) error
 }
 
@@ -135,6 +137,48 @@ func (r *ram) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error 
 	defer r.mu.Unlock()
 	copy(r.data[off:], p)
 	return nil
+}
+
+// asBeginner decides by turns how a request that could be begun goes: not at all, at once, or in a goroutine with a batch of its own.
+// So the tests of this package are of each way. One with a hook may have to wait.
+func (r *ram) asBeginner(b *batch.Batch, carryOut func(b *batch.Batch)) bool {
+	r.mu.Lock()
+	r.turn++
+	turn, hooked := r.turn%3, r.before != nil
+	r.mu.Unlock()
+	switch {
+	case turn == 0:
+		return false
+	case turn == 1 && !hooked:
+		carryOut(b)
+	default:
+		go func() {
+			var own batch.Batch
+			carryOut(&own)
+			own.End()
+		}()
+	}
+	return true
+}
+
+func (r *ram) BeginRead(ctx context.Context, b *batch.Batch, off, n int64, done func(*batch.Batch, []byte, error)) bool {
+	return r.asBeginner(b, func(b *batch.Batch) {
+		p := block.Get(int(n))
+		err := r.ReadAt(ctx, p, off)
+		if err != nil {
+			block.Put(p)
+			p = nil
+		}
+		done(b, p, err)
+	})
+}
+
+func (r *ram) BeginWrite(ctx context.Context, b *batch.Batch, p []byte, off int64, done func(*batch.Batch, error)) bool {
+	return r.asBeginner(b, func(b *batch.Batch) { done(b, r.WriteAt(ctx, p, off, false)) })
+}
+
+func (r *ram) BeginFlush(ctx context.Context, b *batch.Batch, done func(*batch.Batch, error)) bool {
+	return r.asBeginner(b, func(b *batch.Batch) { done(b, r.Flush(ctx)) })
 }
 
 func (r *ram) Flush(ctx context.Context) error { return r.enter(ctx, "flush", 0, 0) }

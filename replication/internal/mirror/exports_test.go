@@ -25,7 +25,7 @@ func (h *host) dirty() (runs []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for at := int64(0); at < testSize; {
-		from, n, err := export{h.vol()}.NextDirty(ctx, at, testSize)
+		from, n, err := export{h.vol().Volume}.NextDirty(ctx, at, testSize)
 		if err != nil {
 			h.t.Fatalf("dirty at %d: %v", at, err)
 		}
@@ -54,7 +54,7 @@ func TestExportTellsWhatTheOtherLegLacks(t *testing.T) {
 	ask := func(h *host) <-chan error {
 		asked := make(chan error, 1)
 		go func() {
-			_, _, err := export{h.vol()}.NextDirty(context.Background(), 0, testSize)
+			_, _, err := export{h.vol().Volume}.NextDirty(context.Background(), 0, testSize)
 			asked <- err
 		}()
 		return asked

@@ -122,7 +122,7 @@ func (g *guests) client(c int, r *rand.Rand) {
 }
 
 // repeat is a guest's disk: it sends a request again when the daemon went away.
-func (g *guests) repeat(f func(*volume.Volume) error) bool {
+func (g *guests) repeat(f func(guest) error) bool {
 	for {
 		v := g.host.current()
 		err := f(v)
@@ -145,13 +145,13 @@ func (g *guests) repeat(f func(*volume.Volume) error) bool {
 }
 
 // current is the volume of the daemon that runs now.
-func (h *host) current() *volume.Volume {
+func (h *host) current() guest {
 	h.p.mu.Lock()
 	m := h.m
 	h.p.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.volumes[testVolume].vol
+	return guest{m.volumes[testVolume].vol}
 }
 
 func (g *guests) write(first, n int64, fua bool) {
@@ -167,7 +167,7 @@ func (g *guests) write(first, n int64, fua bool) {
 	}
 	h.mu.Unlock()
 	off := (firstBlock + first) * 4096
-	if !g.repeat(func(v *volume.Volume) error { return v.WriteAt(g.ctx, p, off, fua) }) {
+	if !g.repeat(func(v guest) error { return v.WriteAt(g.ctx, p, off, fua) }) {
 		return
 	}
 	h.mu.Lock()
@@ -190,7 +190,7 @@ func (g *guests) flush(c, own int) {
 		before[i] = h.cells[c*own+i].acked
 	}
 	h.mu.Unlock()
-	if !g.repeat(func(v *volume.Volume) error { return v.Flush(g.ctx) }) {
+	if !g.repeat(func(v guest) error { return v.Flush(g.ctx) }) {
 		return
 	}
 	h.mu.Lock()
@@ -205,7 +205,7 @@ func (g *guests) read(first, n int64) {
 	h := g.h
 	p := block.Alloc(int(n) * 4096)
 	off := (firstBlock + first) * 4096
-	if !g.repeat(func(v *volume.Volume) error { return v.ReadAt(g.ctx, p, off) }) {
+	if !g.repeat(func(v guest) error { return v.ReadAt(g.ctx, p, off) }) {
 		return
 	}
 	h.mu.Lock()

@@ -95,7 +95,7 @@ func (l *load) connection(c int) {
 }
 
 // next waits for the volume of the next daemon, as an NBD client reconnects.
-func (l *load) next(ctx context.Context, old *volume.Volume) *volume.Volume {
+func (l *load) next(ctx context.Context, old guest) guest {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -105,8 +105,8 @@ func (l *load) next(ctx context.Context, old *volume.Volume) *volume.Volume {
 		m.mu.Lock()
 		e := m.volumes[testVolume]
 		m.mu.Unlock()
-		if e != nil && e.vol != old {
-			return e.vol
+		if e != nil && e.vol != old.Volume {
+			return guest{e.vol}
 		}
 		select {
 		case <-tick.C:

@@ -318,10 +318,10 @@ func (p *pair) serve(epoch, session uint64) {
 	}
 }
 
-func (h *host) vol() *volume.Volume {
+func (h *host) vol() guest {
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	return h.m.volumes[testVolume].vol
+	return guest{h.m.volumes[testVolume].vol}
 }
 
 func (h *host) stage() string { return h.vol().Status().Stage }
