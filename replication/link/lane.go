@@ -381,7 +381,9 @@ func (l *Lane) run(h Handler) error {
 }
 
 func (l *Lane) read(h Handler) error {
-	r := &reader{r: bufio.NewReaderSize(&hearing{l}, 64<<10), get: block.Get, put: block.Put}
+	// Before it waits for more, what came before is done. A record of TLS is no reason to: more of them may be there.
+	l.socket.before, l.socket.after = l.in.End, l.hear
+	r := &reader{r: bufio.NewReaderSize(l.conn, 64<<10), get: block.Get, put: block.Put}
 	for sequence := uint64(1); ; sequence++ {
 		f, err := r.next(MaxPayload)
 		if err != nil {
@@ -516,12 +518,5 @@ func (l *Lane) watch(stop chan struct{}) {
 	}
 }
 
-// hearing notes when bytes arrive. Before it waits for them, what came before is done.
-type hearing struct{ l *Lane }
-
-func (h *hearing) Read(p []byte) (int, error) {
-	h.l.in.End()
-	n, err := h.l.conn.Read(p)
-	h.l.heard.Store(int64(time.Since(h.l.start)))
-	return n, err
-}
+// hear notes when bytes arrive.
+func (l *Lane) hear() { l.heard.Store(int64(time.Since(l.start))) }

@@ -13,7 +13,9 @@ const socketBuffer = 256 << 10
 // socket is a connection below TLS. It reads ahead, and while it is corked it collects what is written.
 type socket struct {
 	net.Conn
-	in *bufio.Reader // of the one that reads
+	in     *bufio.Reader // of the one that reads
+	before func()        // called by it before it waits for the peer, and
+	after  func()        // when something came; nil until there is a lane
 
 	mu     sync.Mutex
 	out    *bufio.Writer
@@ -21,7 +23,23 @@ type socket struct {
 }
 
 func newSocket(conn net.Conn) *socket {
-	return &socket{Conn: conn, in: bufio.NewReaderSize(conn, socketBuffer), out: bufio.NewWriterSize(conn, socketBuffer)}
+	s := &socket{Conn: conn, out: bufio.NewWriterSize(conn, socketBuffer)}
+	s.in = bufio.NewReaderSize(receiving{s}, socketBuffer)
+	return s
+}
+
+// receiving is the reading half of the connection itself.
+type receiving struct{ s *socket }
+
+func (r receiving) Read(p []byte) (int, error) {
+	if r.s.before != nil {
+		r.s.before()
+	}
+	n, err := r.s.Conn.Read(p)
+	if r.s.after != nil {
+		r.s.after()
+	}
+	return n, err
 }
 
 // Read is net.Conn.Read.

@@ -124,11 +124,11 @@ func (w *begun) issue(b *batch.Batch) bool {
 	w.left.Store(1)
 	if q.both {
 		w.left.Store(2)
-		if !q.lane.Begin(b, q.frame(), w.peerDone) {
-			return false // its extents stay hot
-		}
 	}
-	leg.data.BeginWrite(b, q.p, q.off, block.Cached, w.localDone)
+	leg.data.BeginWrite(b, q.p, q.off, block.Cached, w.localDone) // first: the disk works while the peer is written to
+	if q.both && !q.lane.Begin(b, q.frame(), w.peerDone) {
+		w.legDone(b, false) // no room, or the lane is dead: both are written again on the way that waits
+	}
 	return true
 }
 
