@@ -117,7 +117,7 @@ func (n *Node) mirrorConfig(doc site.Document, peerKey ed25519.PublicKey) contro
 	}
 	for _, p := range n.boot.Paths {
 		if p.Data {
-			cfg.Paths = append(cfg.Paths, control.Path{Name: p.Name, Local: p.Local, Peer: p.Peer})
+			cfg.Paths = append(cfg.Paths, control.Path{Name: p.Name, Local: p.Local, Peer: p.Peer, Clear: p.DataTLS == "off"})
 		}
 	}
 	for _, v := range doc.Volumes {

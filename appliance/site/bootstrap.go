@@ -54,11 +54,12 @@ const ResetReboot = "reboot"
 
 // Path is one network way to the peer.
 type Path struct {
-	Name    string `json:"name"`    // "mirror0"
-	Local   string `json:"local"`   // "fe80::a%mirror0", "198.51.100.11"
-	Peer    string `json:"peer"`    // "fe80::b%mirror0", "198.51.100.12"
-	Data    bool   `json:"data"`    // data lanes may use it
-	Chassis bool   `json:"chassis"` // a cable inside the chassis: fresh nodes may pair over it
+	Name    string `json:"name"`               // "mirror0"
+	Local   string `json:"local"`              // "fe80::a%mirror0", "198.51.100.11"
+	Peer    string `json:"peer"`               // "fe80::b%mirror0", "198.51.100.12"
+	Data    bool   `json:"data"`               // data lanes may use it
+	Chassis bool   `json:"chassis"`            // a cable inside the chassis: fresh nodes may pair over it
+	DataTLS string `json:"data_tls,omitempty"` // "on" (also empty) or "off": data lanes of a chassis path are not encrypted after the handshake
 }
 
 // LoadBootstrap reads and checks the file. A missing or wrong file stops the daemon with every wrong field named.
@@ -146,6 +147,12 @@ func (c *checker) paths(paths []Path) {
 			if err != nil || addr.IsUnspecified() || addr.IsLinkLocalUnicast() && addr.Is6() && addr.Zone() == "" {
 				c.wrong(at+f.field, fmt.Sprintf("%q is not an address", f.address), "it is an IP address; a link-local one needs its interface", "write it as 198.51.100.11 or fe80::a%mirror0")
 			}
+		}
+		switch {
+		case p.DataTLS != "" && p.DataTLS != "on" && p.DataTLS != "off":
+			c.wrong(at+".data_tls", fmt.Sprintf("is %q", p.DataTLS), "data lanes are encrypted or not", `write "on" or "off"`)
+		case p.DataTLS == "off" && !(p.Data && p.Chassis):
+			c.wrong(at+".data_tls", "is off", "only on a cable inside the chassis nobody can listen or write", `mark the path as chassis and data, or write "on"`)
 		}
 		if p.Local == p.Peer {
 			c.wrong(at+".peer", "is the local address", "a node is not its own peer", mend)

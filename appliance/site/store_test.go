@@ -132,21 +132,28 @@ func TestLoadBootstrap(t *testing.T) {
 		}
 		return LoadBootstrap(file)
 	}
+	clear := bootstrap()
+	clear.Paths[0].DataTLS = "off"
+	if b, err := load(clear); err != nil || b.Paths[0].DataTLS != "off" {
+		t.Fatalf("%+v %v", b, err)
+	}
 	if b, err := load(bootstrap()); err != nil || b.Accel != "tcg" {
 		t.Fatalf("%+v %v", b, err)
 	}
 	for field, spoil := range map[string]func(*Bootstrap){
-		"node":           func(b *Bootstrap) { b.Node = "c" },
-		"chassis_serial": func(b *Bootstrap) { b.ChassisSerial = "" },
-		"data_dir":       func(b *Bootstrap) { b.DataDir = "data" },
-		"watchdog":       func(b *Bootstrap) { b.Watchdog = "watchdog" },
-		"peer_port":      func(b *Bootstrap) { b.PeerPort = 0 },
-		"data_port":      func(b *Bootstrap) { b.DataPort = b.PeerPort },
-		"accel":          func(b *Bootstrap) { b.Accel = "xen" },
-		"paths":          func(b *Bootstrap) { b.Paths[0].Data = false },
-		"paths[0].local": func(b *Bootstrap) { b.Paths[0].Local = "fe80::a" },
-		"paths[1].peer":  func(b *Bootstrap) { b.Paths[1].Peer = b.Paths[1].Local },
-		"paths[1].name":  func(b *Bootstrap) { b.Paths[1].Name = "mirror0" },
+		"node":              func(b *Bootstrap) { b.Node = "c" },
+		"chassis_serial":    func(b *Bootstrap) { b.ChassisSerial = "" },
+		"data_dir":          func(b *Bootstrap) { b.DataDir = "data" },
+		"watchdog":          func(b *Bootstrap) { b.Watchdog = "watchdog" },
+		"peer_port":         func(b *Bootstrap) { b.PeerPort = 0 },
+		"data_port":         func(b *Bootstrap) { b.DataPort = b.PeerPort },
+		"accel":             func(b *Bootstrap) { b.Accel = "xen" },
+		"paths":             func(b *Bootstrap) { b.Paths[0].Data = false },
+		"paths[0].local":    func(b *Bootstrap) { b.Paths[0].Local = "fe80::a" },
+		"paths[1].peer":     func(b *Bootstrap) { b.Paths[1].Peer = b.Paths[1].Local },
+		"paths[0].data_tls": func(b *Bootstrap) { b.Paths[0].DataTLS = "no" },
+		"paths[1].data_tls": func(b *Bootstrap) { b.Paths[1].DataTLS, b.Paths[1].Data = "off", true }, // others reach it
+		"paths[1].name":     func(b *Bootstrap) { b.Paths[1].Name = "mirror0" },
 	} {
 		b := bootstrap()
 		spoil(&b)

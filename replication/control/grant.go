@@ -69,6 +69,7 @@ type Path struct {
 	Name  string // "mirror0", "lan0"
 	Local string // address to listen on or dial from, with zone for link-local
 	Peer  string
+	Clear bool `json:",omitempty"` // no encryption after the handshake, if both nodes say so: for a cable that nobody else reaches
 }
 
 // VolumeConfig is a volume that has a leg here. A missing leg is created (zeroed, state "new"), which takes

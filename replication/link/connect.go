@@ -49,6 +49,7 @@ type hello struct {
 	Prepared uint64
 	Min, Max int // protocol versions
 	Nonce    [16]byte
+	Clear    bool // this side wants to go on without encryption
 }
 
 // end is one configuration of one side.
@@ -93,7 +94,7 @@ func (e *end) try(ctx context.Context, right Right) bool {
 		if err != nil {
 			continue
 		}
-		lane, err := e.greetWhile(ctx, tls.Client(newSocket(conn), e.tls), p.Name, right)
+		lane, err := e.greetWhile(ctx, tls.Client(newSocket(conn), e.tls), p, right)
 		if err != nil {
 			conn.Close()
 			e.note(err, conn.RemoteAddr())
@@ -189,7 +190,7 @@ func (e *end) listenOnce(ctx context.Context, p control.Path, local netip.Addr) 
 			return
 		}
 		e.admit(conn)
-		e.link.spawn(func() { e.accept(ctx, conn, p.Name) })
+		e.link.spawn(func() { e.accept(ctx, conn, p) })
 	}
 }
 
@@ -226,7 +227,7 @@ func (e *end) leave(conn net.Conn) {
 	}
 }
 
-func (e *end) accept(ctx context.Context, conn net.Conn, path string) {
+func (e *end) accept(ctx context.Context, conn net.Conn, path control.Path) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	lane, err := e.welcome(ctx, tls.Server(newSocket(conn), e.tls), path)
 	stop()
@@ -252,7 +253,7 @@ func (e *end) note(err error, remote net.Addr) {
 }
 
 // greetWhile gives up as soon as the right changes: the peer may hold our hello back for a session that is over.
-func (e *end) greetWhile(ctx context.Context, conn *tls.Conn, path string, right Right) (*Lane, error) {
+func (e *end) greetWhile(ctx context.Context, conn *tls.Conn, path control.Path, right Right) (*Lane, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	now, changed := e.link.watchRight()
@@ -270,7 +271,7 @@ func (e *end) greetWhile(ctx context.Context, conn *tls.Conn, path string, right
 }
 
 // greet is the dialing side of the handshake.
-func (e *end) greet(ctx context.Context, conn *tls.Conn, path string, right Right) (*Lane, error) {
+func (e *end) greet(ctx context.Context, conn *tls.Conn, path control.Path, right Right) (*Lane, error) {
 	stop := context.AfterFunc(ctx, func() { closeRaw(conn) })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(tlsTimeout))
@@ -278,7 +279,7 @@ func (e *end) greet(ctx context.Context, conn *tls.Conn, path string, right Righ
 		return nil, err
 	}
 	conn.SetDeadline(time.Now().Add(helloTimeout + tlsTimeout))
-	mine, err := e.sendHello(conn, right)
+	mine, err := e.sendHello(conn, path, right)
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +292,7 @@ func (e *end) greet(ctx context.Context, conn *tls.Conn, path string, right Righ
 
 // welcome is the accepting side. The dialer may know of the session first, so its hello waits until this node's
 // grant has it too (protocol.md 5.2).
-func (e *end) welcome(ctx context.Context, conn *tls.Conn, path string) (*Lane, error) {
+func (e *end) welcome(ctx context.Context, conn *tls.Conn, path control.Path) (*Lane, error) {
 	conn.SetDeadline(time.Now().Add(tlsTimeout))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
@@ -305,7 +306,7 @@ func (e *end) welcome(ctx context.Context, conn *tls.Conn, path string) (*Lane, 
 	if err != nil {
 		return nil, err
 	}
-	mine, err := e.sendHello(conn, right)
+	mine, err := e.sendHello(conn, path, right)
 	if err != nil {
 		return nil, err
 	}
@@ -332,11 +333,11 @@ func (e *end) awaitRight(ctx context.Context, theirs Right) (Right, error) {
 	}
 }
 
-func (e *end) sendHello(conn net.Conn, right Right) (hello, error) {
+func (e *end) sendHello(conn net.Conn, path control.Path, right Right) (hello, error) {
 	h := hello{
 		Site: e.config.Site, Node: e.config.Node, Boot: e.config.Boot, Process: e.config.Process,
 		Session: right.Session, Epoch: right.Epoch, Prepared: right.Prepared,
-		Min: protocolOldest, Max: protocolNewest,
+		Min: protocolOldest, Max: protocolNewest, Clear: path.Clear,
 	}
 	rand.Read(h.Nonce[:])
 	b, err := json.Marshal(h)
@@ -365,7 +366,7 @@ func readHello(conn net.Conn) (hello, error) {
 }
 
 // lane checks both hellos; both nonces make the incarnation.
-func (e *end) lane(conn *tls.Conn, path string, mine, theirs hello, right Right) (*Lane, error) {
+func (e *end) lane(conn *tls.Conn, path control.Path, mine, theirs hello, right Right) (*Lane, error) {
 	switch {
 	case theirs.Site != mine.Site, theirs.Node != mine.Node^1, !right.meets(theirs.right()):
 		return nil, errMismatch
@@ -380,8 +381,9 @@ func (e *end) lane(conn *tls.Conn, path string, mine, theirs hello, right Right)
 	}
 	sum := sha256.Sum256(append(a.Nonce[:], b.Nonce[:]...))
 	conn.SetDeadline(time.Time{})
-	l := newLane(conn, e.link)
-	l.Session, l.Path = right.Session, path
+	// The peer sends nothing on the lane before both hellos are out, and each is the last record of its side.
+	l := newLane(conn, e.link, mine.Clear && theirs.Clear)
+	l.Session, l.Path, l.Clear = right.Session, path.Name, mine.Clear && theirs.Clear
 	l.Incarnation = binary.LittleEndian.Uint64(sum[:])
 	l.PeerBoot, l.PeerProcess = theirs.Boot, theirs.Process
 	return l, nil

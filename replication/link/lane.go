@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,9 +43,10 @@ type Lane struct {
 	Path        string
 	PeerBoot    string
 	PeerProcess string // random per start of the peer's daemon
+	Clear       bool   // not encrypted
 
-	conn   *tls.Conn
-	socket *socket // below conn
+	conn   net.Conn // TLS, or the socket itself
+	socket *socket
 	owner  *Link
 	in     batch.Batch // of the lane's reader
 
@@ -74,12 +77,18 @@ type pendingFrame struct {
 	into   []byte // where the data of the answer goes
 }
 
-func newLane(conn *tls.Conn, owner *Link) *Lane {
+// newLane makes a lane of an authenticated connection. clear: from here on nothing is encrypted on it.
+func newLane(conn *tls.Conn, owner *Link, clear bool) *Lane {
+	s := conn.NetConn().(*socket) // by newSocket, as for every connection here
 	l := &Lane{
-		conn: conn, socket: conn.NetConn().(*socket), owner: owner, start: time.Now(), dead: make(chan struct{}),
+		conn: conn, socket: s, owner: owner, start: time.Now(), dead: make(chan struct{}),
 		pending: map[uint32]*pendingFrame{}, debts: map[uint32]int{},
 	}
 	l.room = sync.NewCond(&l.mu)
+	if clear {
+		s.clear = true
+		l.conn = s
+	}
 	return l
 }
 
@@ -383,7 +392,11 @@ func (l *Lane) run(h Handler) error {
 func (l *Lane) read(h Handler) error {
 	// Before it waits for more, what came before is done. A record of TLS is no reason to: more of them may be there.
 	l.socket.before, l.socket.after = l.in.End, l.hear
-	r := &reader{r: bufio.NewReaderSize(l.conn, 64<<10), get: block.Get, put: block.Put}
+	in := io.Reader(l.conn)
+	if !l.socket.clear {
+		in = bufio.NewReaderSize(l.conn, 64<<10)
+	}
+	r := &reader{r: in, get: block.Get, put: block.Put}
 	for sequence := uint64(1); ; sequence++ {
 		f, err := r.next(MaxPayload)
 		if err != nil {

@@ -300,6 +300,43 @@ func TestBeginGoesOutWithItsBatch(t *testing.T) {
 	}
 }
 
+// A lane is clear when both nodes say so of its path, and only then: frames of every size cross either way, and what was sent right behind
+// the last record of TLS is not lost in it.
+func TestAClearLane(t *testing.T) {
+	for _, c := range []struct{ a, b, clear bool }{{true, true, true}, {true, false, false}, {false, true, false}} {
+		b := newBench(t)
+		for i, says := range []bool{c.a, c.b} {
+			cfg := b.config(i, public(b.keys[1-i]))
+			for k := range cfg.Paths {
+				cfg.Paths[k].Clear = says
+			}
+			if err := b.links[i].Configure(cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for session := uint64(5); session < 8; session++ {
+			b.right(Right{Session: session, Epoch: 2})
+			x, z := b.awaitUp(session)
+			if x.Clear != c.clear || z.Clear != c.clear {
+				t.Errorf("%+v: %v, %v", c, x.Clear, z.Clear)
+			}
+			for _, n := range []int{1, 4096, 128 << 10, MaxPayload} {
+				for _, l := range []*Lane{x, z} {
+					p := block.Get(n)
+					rand.Read(p)
+					if status, err := send(l, &Frame{Type: Write, Length: uint32(n), Payload: p, Status: 7}); err != nil || status != 7 {
+						t.Fatalf("%+v, %d bytes: %d, %v", c, n, status, err)
+					}
+					block.Put(p)
+				}
+			}
+		}
+		for _, l := range b.links {
+			l.Close()
+		}
+	}
+}
+
 // The reader of a lane never waits for its socket: what is owed to its batch is written by another goroutine, at once.
 func TestTheReaderDoesNotWrite(t *testing.T) {
 	b := newBench(t)
@@ -419,7 +456,7 @@ func TestViolationsEndTheLane(t *testing.T) {
 				return err == nil
 			})
 			e := &end{link: New(&echo{}, slog.Default()), config: b.config(0, public(b.keys[1]))}
-			l, err := e.greet(context.Background(), conn, "by hand", Right{Session: 5, Epoch: 2})
+			l, err := e.greet(context.Background(), conn, control.Path{Name: "by hand"}, Right{Session: 5, Epoch: 2})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -455,7 +492,7 @@ func TestSilence(t *testing.T) {
 		return err == nil
 	})
 	e := &end{link: New(&echo{}, slog.Default()), config: b.config(0, public(b.keys[1]))}
-	if _, err := e.greet(context.Background(), conn, "by hand", Right{Session: 5, Epoch: 2}); err != nil {
+	if _, err := e.greet(context.Background(), conn, control.Path{Name: "by hand"}, Right{Session: 5, Epoch: 2}); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()

@@ -2,6 +2,7 @@ package link
 
 import (
 	"bufio"
+	"encoding/binary"
 	"net"
 	"sync"
 )
@@ -16,6 +17,8 @@ type socket struct {
 	in     *bufio.Reader // of the one that reads
 	before func()        // called by it before it waits for the peer, and
 	after  func()        // when something came; nil until there is a lane
+	record int           // bytes that are left of the record of TLS that is being read
+	clear  bool          // there are no records any more
 
 	mu     sync.Mutex
 	out    *bufio.Writer
@@ -42,8 +45,26 @@ func (r receiving) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Read is net.Conn.Read.
-func (s *socket) Read(p []byte) (int, error) { return s.in.Read(p) }
+// Read is net.Conn.Read. TLS never gets more than the rest of a record, however much it asks for: what comes after its last one
+// is not for it.
+func (s *socket) Read(p []byte) (int, error) {
+	if s.clear {
+		return s.in.Read(p)
+	}
+	if s.record == 0 {
+		head, err := s.in.Peek(recordHead)
+		if len(head) < recordHead {
+			return 0, err
+		}
+		s.record = recordHead + int(binary.BigEndian.Uint16(head[3:]))
+	}
+	n, err := s.in.Read(p[:min(len(p), s.record)])
+	s.record -= n
+	return n, err
+}
+
+// recordHead is the length of what precedes a record of TLS: type, version, length (RFC 8446, 5.1).
+const recordHead = 5
 
 // Write is net.Conn.Write, but for the cork.
 func (s *socket) Write(p []byte) (int, error) {

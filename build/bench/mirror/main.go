@@ -1,7 +1,7 @@
 // Command mirror measures what mirroring costs: `make bench-mirror`.
 //
-// Two real duet-mirrord in two network namespaces, a veth between them, TCP and TLS as in the product; legs full of
-// random data. Beside them, on the same file system: the raw file, one copy behind QEMU's storage daemon, and QEMU's
+// Two real duet-mirrord in two network namespaces, a veth between them, TCP; once with TLS, as in the product unless its cable
+// is inside the chassis, and once without. Legs are full of random data. Beside them, on the same file system: the raw file, one copy behind QEMU's storage daemon, and QEMU's
 // quorum over a unix socket and over TCP through the same veth. For each job all of them in turn, in an order drawn
 // from a printed seed, round after round. Every figure that counts is a ratio within one round: a machine that is slow
 // for a while is slow for all. Both legs share one disk here, which R2 (two raw files at once) puts a number to.

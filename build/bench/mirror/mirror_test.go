@@ -190,10 +190,27 @@ func TestGates(t *testing.T) {
 		{"one heap", append(rounds(two[:1], 100, heap), rounds(two[:1], 100, flat)...), nil},
 		{"heaps", rounds(two, 100, heap), []string{"j/plateau"}},
 	} {
-		some := cells{duet: c.mine, quorumUnix: rounds(two, 100, flat)}
+		some := cells{duetTLS: c.mine, quorumUnix: rounds(two, 100, flat)}
 		if got := gates([]job{j}, []cells{some}, func(string, ...any) {}); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v", c.name, got)
 		}
+	}
+}
+
+// Encryption has its own limits, in the same round's figures without it.
+func TestJudgeTLS(t *testing.T) {
+	j := job{Name: "j", TLSTimes: 0.5, TLSMicros: 50}
+	for _, c := range []struct {
+		of, p50 float64
+		missed  bool
+	}{{0.6, 140, false}, {0.4, 140, true}, {0.6, 160, true}} {
+		got := j.judgeTLS(row{P50: c.p50, OfClear: &spread{Median: c.of}}, row{P50: 100})
+		if (len(got) > 0) != c.missed {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+	if got := j.judgeTLS(row{P50: 1000}, row{}); got != nil {
+		t.Errorf("without a clear lane to compare: %q", got)
 	}
 }
 
@@ -208,7 +225,7 @@ func TestGateJobs(t *testing.T) {
 			t.Errorf("%s has no limit", j.Name)
 		}
 	}
-	if names, err := chosenSubjects("", true); err != nil || !slices.Contains(names, duet) || !slices.Contains(names, quorumUnix) {
+	if names, err := chosenSubjects("", true); err != nil || !slices.Contains(names, duetTLS) || !slices.Contains(names, quorumUnix) {
 		t.Error(names, err)
 	}
 }

@@ -80,7 +80,9 @@ func (b *bench) prepare(ctx context.Context, name string) (*subject, error) {
 	case rawTwo:
 		return b.raw(rawTwo, 2)
 	case duet:
-		return b.duet(ctx)
+		return b.duet(ctx, duet, true)
+	case duetTLS:
+		return b.duet(ctx, duetTLS, false)
 	case oneCopy:
 		return b.oneCopy(ctx)
 	case quorumUnix:
@@ -172,22 +174,23 @@ func (b *bench) quorum(ctx context.Context, name, network, address string) (*sub
 // The pair under test. Nobody takes the grant away, so its deadline is far.
 const (
 	site       = "00112233445566778899aabbccddeeff"
-	lanePort   = 7440
 	session    = 11
 	bothLegs   = control.Set(3)
 	noDeadline = 1 << 62
 )
 
+var lanePort = map[string]int{duet: 7440, duetTLS: 7441}
+
 func volumeID(i int) string { return fmt.Sprintf("%032x", 0xd0e7<<16+i) }
 func bootID(i int) string   { return fmt.Sprintf("%032x", i+1) }
 
 // duet starts two daemons, tells them what exists and lets node a serve.
-func (b *bench) duet(ctx context.Context) (*subject, error) {
+func (b *bench) duet(ctx context.Context, as string, clear bool) (*subject, error) {
 	program, err := filepath.Abs(b.o.program)
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{name: duet}
+	s := &subject{name: as}
 	var public [2]ed25519.PublicKey
 	var private [2]ed25519.PrivateKey
 	for i := range private {
@@ -201,14 +204,14 @@ func (b *bench) duet(ctx context.Context) (*subject, error) {
 		name := fmt.Sprintf("disk%d", i)
 		volumes = append(volumes, control.VolumeConfig{ID: volumeID(i), Name: name, SizeBytes: int64(b.o.mib) << 20})
 		grants = append(grants, control.VolumeGrant{Volume: volumeID(i), Legs: bothLegs})
-		s.places = append(s.places, place{uri: "nbd+unix:///" + name + "?socket=" + filepath.Join(b.socket("a"), "nbd.sock")})
+		s.places = append(s.places, place{uri: "nbd+unix:///" + name + "?socket=" + filepath.Join(b.socket(as+"-a"), "nbd.sock")})
 	}
 	for i, name := range []string{"a", "b"} {
-		pool, sockets := b.leg("pool-"+name), b.socket(name)
+		pool, sockets := b.leg(as+"-"+name), b.socket(as+"-"+name)
 		if err := errors.Join(os.MkdirAll(pool, 0o700), os.MkdirAll(sockets, 0o700)); err != nil {
 			return nil, err
 		}
-		daemon, err := b.start(i, "duet-mirrord-"+name, program, "--run", sockets, "--pool", pool)
+		daemon, err := b.start(i, as+"-mirrord-"+name, program, "--run", sockets, "--pool", pool)
 		if err != nil {
 			return nil, err
 		}
@@ -218,9 +221,9 @@ func (b *bench) duet(ctx context.Context) (*subject, error) {
 			return nil, err
 		}
 		client, err := b.configure(ctx, daemon, filepath.Join(sockets, "mirrord.sock"), control.Config{
-			Site: site, Node: control.Node(i), BootID: bootID(i), Port: lanePort,
+			Site: site, Node: control.Node(i), BootID: bootID(i), Port: lanePort[as],
 			IdentityPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: identity}), PeerKey: public[1-i],
-			Paths: []control.Path{{Name: "mirror0", Local: addresses[i], Peer: addresses[1-i]}}, Volumes: volumes,
+			Paths: []control.Path{{Name: "mirror0", Local: addresses[i], Peer: addresses[1-i], Clear: clear}}, Volumes: volumes,
 		}, control.Grant{
 			BootID: bootID(i), Sequence: 1, Mode: control.Paired, Epoch: 1, Session: session, Members: bothLegs,
 			Deadline: noDeadline, Volumes: grants,
@@ -236,7 +239,7 @@ func (b *bench) duet(ctx context.Context) (*subject, error) {
 			}
 		}
 	}
-	return s, s.servers[0].listens(ctx, "unix", filepath.Join(b.socket("a"), "nbd.sock"))
+	return s, s.servers[0].listens(ctx, "unix", filepath.Join(b.socket(as+"-a"), "nbd.sock"))
 }
 
 func (b *bench) configure(ctx context.Context, daemon *server, socket string, cfg control.Config, grant control.Grant) (*control.Client, error) {

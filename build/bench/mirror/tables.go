@@ -31,12 +31,12 @@ func replaceGenerated(text []byte, generated string) ([]byte, error) {
 func (f *figures) tables(todo []job) string {
 	var t strings.Builder
 	fmt.Fprintf(&t, "%s\n\n", f.conditions())
-	t.WriteString("| job | raw, a second | duet of raw | floor, goal | raw, two files | QEMU one copy | QEMU quorum unix | QEMU quorum TCP | duet to quorum unix | duet to quorum TCP |\n")
-	t.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	t.WriteString("| job | raw, a second | duet of raw | floor, goal | with TLS, of raw | TLS of clear | raw, two files | QEMU one copy | QEMU quorum unix | QEMU quorum TCP | duet to quorum unix | duet to quorum TCP |\n")
+	t.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, j := range todo {
 		mine := f.row(j, duet)
-		fmt.Fprintf(&t, "| %s | %.0f | %s | %s | %s | %s | %s | %s | %s | %s |\n", j.Text, f.row(j, raw).PerSecond,
-			words(mine.OfRaw), floorAndGoal(j), words(f.row(j, rawTwo).OfRaw), words(f.row(j, oneCopy).OfRaw),
+		fmt.Fprintf(&t, "| %s | %.0f | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", j.Text, f.row(j, raw).PerSecond,
+			words(mine.OfRaw), floorAndGoal(j), words(f.row(j, duetTLS).OfRaw), words(f.row(j, duetTLS).OfClear), words(f.row(j, rawTwo).OfRaw), words(f.row(j, oneCopy).OfRaw),
 			words(f.row(j, quorumUnix).OfRaw), words(f.row(j, quorumTCP).OfRaw), words(mine.OfUnix), words(mine.OfTCP))
 	}
 	t.WriteString("\nMedian of the rounds' ratios (lowest to highest). Latency in microseconds, all rounds together; CPU in microseconds an operation:\n\n")

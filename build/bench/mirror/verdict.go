@@ -34,6 +34,7 @@ type row struct {
 	Subject   string  `json:"subject"`
 	PerSecond float64 `json:"per_second"` // median; of raw-two, mean of a file
 	OfRaw     *spread `json:"of_raw,omitempty"`
+	OfClear   *spread `json:"of_clear,omitempty"`       // duet-tls's only
 	OfUnix    *spread `json:"of_quorum_unix,omitempty"` // duet's only, as those below
 	OfTCP     *spread `json:"of_quorum_tcp,omitempty"`
 	CPUOfUnix *spread `json:"cpu_of_quorum_unix,omitempty"` // of the servers, an operation
@@ -110,7 +111,7 @@ func values(some []cell, value func(cell) float64) []float64 {
 
 func newFigures(ctx context.Context, o options) *figures {
 	return &figures{
-		Bench: "mirror", Commit: commit(ctx), Machine: machine(o.inside), Lane: "TCP, TLS 1.3, over a veth", Seed: o.seed,
+		Bench: "mirror", Commit: commit(ctx), Machine: machine(o.inside), Lane: "TCP over a veth, clear; duet-tls: TLS 1.3", Seed: o.seed,
 		Rounds: o.rounds, Seconds: o.length.Seconds(), LegMiB: o.mib, Nice: niceness(),
 		TargetsMissed: []string{}, GoalsMissed: []string{},
 	}
@@ -138,7 +139,10 @@ func (f *figures) take(todo []job, all []cells) {
 				span += c.span.Seconds()
 				f.ForeignMax = max(f.ForeignMax, rounded(c.foreign))
 			}
-			if name == duet {
+			switch name {
+			case duetTLS:
+				f.TargetsMissed = append(f.TargetsMissed, j.judgeTLS(r, f.row(j, duet))...)
+			case duet:
 				missed, goal := j.judge(r)
 				f.TargetsMissed = append(f.TargetsMissed, missed...)
 				f.GoalsMissed = append(f.GoalsMissed, goal...)
@@ -170,7 +174,10 @@ func rowOf(j job, name string, some cells) row {
 	if name != raw {
 		r.OfRaw = optional(ratios(mine, some[raw], perSecond))
 	}
-	if name == duet {
+	switch name {
+	case duetTLS:
+		r.OfClear = optional(ratios(mine, some[duet], perSecond))
+	case duet:
 		r.OfUnix = optional(ratios(mine, some[quorumUnix], perSecond))
 		r.OfTCP = optional(ratios(mine, some[quorumTCP], perSecond))
 		r.CPUOfUnix = optional(ratios(mine, some[quorumUnix], serverCPU))
@@ -203,6 +210,17 @@ func (j job) judge(r row) (missed, goals []string) {
 	return missed, goals
 }
 
+// judgeTLS names what encryption cost more than it may.
+func (j job) judgeTLS(r, clear row) (missed []string) {
+	if r.OfClear == nil {
+		return nil
+	}
+	if r.OfClear.Median < j.TLSTimes || j.TLSMicros > 0 && r.P50-clear.P50 > j.TLSMicros {
+		missed = append(missed, j.Name+"/tls")
+	}
+	return missed
+}
+
 // gates are what must not become worse, on any machine, however busy: each fails only if every round says so.
 //
 // The first is CPU per mirrored write, in that of QEMU's quorum over a unix socket under the same load a moment before
@@ -214,20 +232,20 @@ func gates(todo []job, all []cells, say func(string, ...any)) []string {
 	var failed []string
 	for i, j := range todo {
 		some := all[i]
-		if cpu := ratios(some[duet], some[quorumUnix], serverCPU); len(cpu) > 0 && j.GateCPU > 0 {
+		if cpu := ratios(some[duetTLS], some[quorumUnix], serverCPU); len(cpu) > 0 && j.GateCPU > 0 {
 			say("gate %s/cpu: %.2f of quorum's at best, limit %.2f", j.Name, slices.Min(cpu), j.GateCPU)
 			if slices.Min(cpu) > j.GateCPU {
 				failed = append(failed, j.Name+"/cpu")
 			}
 		}
 		heaped := 0
-		for _, c := range some[duet] {
+		for _, c := range some[duetTLS] {
 			if c.latency.plateau().heaped(j.Depth) || c.flush.plateau().heaped(j.Depth) {
 				heaped++
 			}
 		}
-		say("gate %s/plateau: in %d of %d rounds", j.Name, heaped, len(some[duet]))
-		if heaped > 0 && heaped == len(some[duet]) {
+		say("gate %s/plateau: in %d of %d rounds", j.Name, heaped, len(some[duetTLS]))
+		if heaped > 0 && heaped == len(some[duetTLS]) {
 			failed = append(failed, j.Name+"/plateau")
 		}
 	}
