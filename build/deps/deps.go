@@ -1,7 +1,8 @@
 // Package deps is the list of Debian packages that duet's lab and tests stand on, and the question which of them
 // this machine lacks. Real components only: the lab runs Debian's own libvirt, QEMU, fio and ipmitool.
 //
-// The list is the one place to add a package; `make deps` installs it, the lab names missing ones before it starts.
+// A list is the one place to add a package; `make deps` installs it, the lab names missing ones before it starts. Packages
+// serves everybody; what one benchmark alone compares with has a list of its own.
 package deps
 
 import (
@@ -37,10 +38,16 @@ var Packages = []Package{
 	{"postgresql-15", "the database pair: its programs are run by tests, without a cluster of Debian's and without its service"},
 }
 
-// Missing names the packages of the list that are not installed.
-func Missing(ctx context.Context) ([]string, error) {
+// BenchPG are what `make bench-pg` needs beside Packages: what the database pair is compared with. No test needs them.
+var BenchPG = []Package{
+	{"patroni", "the other pair: its programs are run in the lab, never as a service of this machine"},
+	{"python3-etcd", "its way to etcd, one of the alternatives of its package"},
+}
+
+// Missing names the packages of a list that are not installed.
+func Missing(ctx context.Context, packages []Package) ([]string, error) {
 	args := []string{"-W", "-f", "${Package} ${db:Status-Abbrev}\n"}
-	for _, p := range Packages {
+	for _, p := range packages {
 		args = append(args, p.Name)
 	}
 	// dpkg-query exits 1 when it knows one of the names not at all; what it prints is still right.
@@ -54,7 +61,7 @@ func Missing(ctx context.Context) ([]string, error) {
 		installed[name] = strings.HasPrefix(status, "ii")
 	}
 	var missing []string
-	for _, p := range Packages {
+	for _, p := range packages {
 		if !installed[p.Name] {
 			missing = append(missing, p.Name)
 		}

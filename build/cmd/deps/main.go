@@ -3,7 +3,8 @@
 // It is idempotent: with everything there it changes nothing and takes a blink. It asks apt only for what is
 // missing, waits for another apt to finish, never prompts, and refuses service starts while packages are being
 // configured (a policy-rc.d that answers 101, removed afterwards): the lab starts its own libvirtd, in its own
-// namespaces. PostgreSQL comes without a cluster. It needs root, and says so; `deps -print` only names what is missing.
+// namespaces. PostgreSQL comes without a cluster. It needs root, and says so; `deps -print` only names what is missing,
+// and -bench-pg adds the packages of that benchmark.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,10 +38,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("deps", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	printOnly := flags.Bool("print", false, "name the missing packages and install nothing")
+	bench := flags.Bool("bench-pg", false, "what make bench-pg compares with, too")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	missing, err := deps.Missing(ctx)
+	wanted := deps.Packages
+	if *bench {
+		wanted = slices.Concat(wanted, deps.BenchPG)
+	}
+	missing, err := deps.Missing(ctx, wanted)
 	switch {
 	case err != nil:
 		fmt.Fprintln(stderr, "deps:", err)
