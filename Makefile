@@ -15,7 +15,7 @@ N          ?= 100
 SEED       ?= 0
 NAME       ?= demo
 
-.PHONY: help deps binaries run demo soak liveness chaos test test-nbd check race fuzz explore explore-long lint clean bench-witness bench-mirror bench-mirror-gate bench-mirror-binaries witness-binaries
+.PHONY: help deps binaries run demo soak liveness chaos test test-nbd check race fuzz explore explore-long lint clean bench-witness bench-mirror bench-mirror-gate bench-mirror-binaries bench-pg deps-bench-pg witness-binaries
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,13 @@ bench-mirror-binaries:
 	@mkdir -p bin
 	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/ ./replication/cmd/duet-mirrord
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-mirror ./build/bench/mirror
+
+bench-pg: deps-bench-pg binaries ## how long writes stop: the database pair beside Patroni's (root, an hour); one line of JSON
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-pg ./build/bench/db
+	@bin/bench-pg $(ARGS)
+
+deps-bench-pg:
+	@$(GO) run ./build/cmd/deps -bench-pg
 
 witness-binaries: ## static duet-witness for amd64, arm64 and armv6 into bin/witness/
 	@mkdir -p bin/witness
