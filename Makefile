@@ -102,7 +102,7 @@ bench-mirror-binaries:
 	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -o bin/ ./replication/cmd/duet-mirrord
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-mirror ./build/bench/mirror
 
-bench-pg: deps-bench-pg binaries ## how long writes stop: the database pair beside Patroni's (root, an hour); one line of JSON
+bench-pg: deps-bench-pg binaries ## how long writes stop: the database pair beside Patroni's (root, 40 minutes); one line of JSON
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-pg ./build/bench/db
 	@bin/bench-pg $(ARGS)
 
