@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"duet/replication/internal/batch"
+	"duet/replication/internal/nowait"
 )
 
 // A queue carries requests of one File to the kernel and back without a thread that waits for each: io_submit(2) for all that a
@@ -133,7 +134,7 @@ func (q *queue) Flush() {
 	q.list, q.begun = q.begun, q.list[:0]
 	q.mu.Unlock()
 	for list := q.list; len(list) > 0; {
-		n, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.ctx, uintptr(len(list)), uintptr(unsafe.Pointer(unsafe.SliceData(list))))
+		n, errno := nowait.Call(unix.SYS_IO_SUBMIT, q.ctx, uintptr(len(list)), uintptr(unsafe.Pointer(unsafe.SliceData(list))))
 		if errno != 0 || n == 0 {
 			q.refused(list[0]) // the kernel has done nothing for the first of the list
 			n = 1
@@ -148,19 +149,21 @@ func (q *queue) reap() {
 	var b batch.Batch
 	var counter [eventfdCounter]byte
 	done := make([]completion, eventsAtOnce)
-	for {
-		if _, err := q.events.Read(counter[:]); err != nil {
-			return // closed
-		}
+	raw, err := q.events.SyscallConn()
+	for err == nil {
+		err = raw.Read(func(fd uintptr) bool {
+			_, none := nowait.Read(fd, counter[:])
+			return none == nil
+		}) // closed
 		for more := true; more; {
-			n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, q.ctx, 0, uintptr(len(done)), uintptr(unsafe.Pointer(&done[0])), 0, 0)
+			n, errno := nowait.Call(unix.SYS_IO_GETEVENTS, q.ctx, 0, uintptr(len(done)), uintptr(unsafe.Pointer(&done[0])), 0)
 			if errno != 0 {
 				n = 0
 			}
 			for _, c := range done[:n] {
 				q.completed(&b, c)
 			}
-			more = errno == unix.EINTR || int(n) == len(done)
+			more = int(n) == len(done)
 		}
 		b.End()
 	}

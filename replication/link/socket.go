@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+
+	"duet/replication/internal/nowait"
 )
 
 // socketBuffer is what one call into the kernel takes or brings at most. A record of TLS has 16 KiB, and TLS makes a call or two
@@ -26,6 +28,7 @@ type socket struct {
 }
 
 func newSocket(conn net.Conn) *socket {
+	conn = nowait.New(conn)
 	s := &socket{Conn: conn, out: bufio.NewWriterSize(conn, socketBuffer)}
 	s.in = bufio.NewReaderSize(receiving{s}, socketBuffer)
 	return s

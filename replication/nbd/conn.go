@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"duet/replication/internal/batch"
+	"duet/replication/internal/nowait"
 )
 
 // readAhead is the buffer of the reader: some dozens of requests with 4 KiB of payload arrive in one read.
@@ -53,6 +54,7 @@ type conn struct {
 
 func newConn(s *server, nc net.Conn) *conn {
 	ctx, cancel := context.WithCancel(context.Background())
+	nc = nowait.New(nc)
 	c := &conn{srv: s, net: nc, ctx: ctx, cancel: cancel}
 	c.in = bufio.NewReaderSize(&reading{c}, readAhead)
 	if sc, ok := nc.(syscall.Conn); ok {

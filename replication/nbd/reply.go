@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"duet/replication/internal/nowait"
 )
 
 // outbox combines replies: a request that is done joins the queue, and whoever finds nobody writing writes until
@@ -76,7 +78,7 @@ func (c *conn) Flush() {
 		}
 		if c.permit(false) {
 			c.collect()
-			if !c.sendNow() {
+			if !c.put(false) {
 				go func() {
 					c.send()
 					c.releaseBatch()
@@ -155,26 +157,31 @@ func (c *conn) collect() {
 	o.left = o.vectors
 }
 
-// send writes what is left of a batch with one writev, and waits for the client to take it.
+// send writes what is left of a batch, and waits for the client to take it.
 func (c *conn) send() {
+	if c.raw != nil {
+		c.put(true)
+		return
+	}
 	if _, err := c.out.left.WriteTo(c.net); err != nil {
 		c.cancel() // part of a reply may be out: nothing can follow it
 	}
 }
 
-// sendNow writes as much of a batch as the socket takes at once, and says whether that was all, or all that can be done.
-func (c *conn) sendNow() (all bool) {
+// put writes what is left of a batch with one writev, if the socket takes it, and says whether that was all, or all that can be
+// done; wait: until it is.
+func (c *conn) put(wait bool) (all bool) {
 	o := &c.out
 	var failed error
 	err := c.raw.Write(func(fd uintptr) bool {
 		for len(o.left) > 0 && failed == nil {
-			n, err := unix.Writev(int(fd), o.left[:min(len(o.left), vectorsMax)])
+			n, err := nowait.Writev(fd, o.left)
 			switch {
 			case err == nil:
 				o.left = rest(o.left, n)
 			case errors.Is(err, unix.EAGAIN):
-				return true
-			case !errors.Is(err, unix.EINTR):
+				return !wait
+			default:
 				failed = err
 			}
 		}
@@ -186,9 +193,6 @@ func (c *conn) sendNow() (all bool) {
 	}
 	return len(o.left) == 0
 }
-
-// vectorsMax is IOV_MAX of linux/uio.h.
-const vectorsMax = 1024
 
 // rest is what remains of vectors when n bytes are written.
 func rest(vectors net.Buffers, n int) net.Buffers {

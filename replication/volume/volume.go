@@ -51,10 +51,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"duet/replication/block"
 	"duet/replication/control"
+	"duet/replication/internal/nowait"
 	"duet/replication/link"
 	"duet/replication/meta"
 	"duet/replication/volume/stage"
@@ -93,11 +92,7 @@ type Env struct {
 
 // Boottime reads CLOCK_BOOTTIME.
 func Boottime() int64 {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic("CLOCK_BOOTTIME: " + err.Error())
-	}
-	return t.Nano()
+	return nowait.Boottime()
 }
 
 // Right is the part of the grant that concerns one volume.
