@@ -5,7 +5,10 @@ import "duet/appliance/membership"
 // c1Closed: where no primary runs, nothing of one may be reachable.
 func (t *turn) c1Closed() {
 	l := &t.in.Local
-	if l.Proc == ProcUnseen || l.Proc == ProcPrimary || l.Proc == ProcHung {
+	switch {
+	case l.Proc == ProcUnseen, l.Proc == ProcPrimary, l.Proc == ProcHung:
+		return
+	case l.Proc == ProcStarting && !t.s.Looked: // a server of before this process that answers slowly is what it was
 		return
 	}
 	if l.WriteOpen {

@@ -51,7 +51,7 @@ type Grant struct {
 	Deadline membership.Boottime // end of the lease; 0 with Mode solo: none
 	Evidence Evidence
 	Joining  bool // solo: the peer is being brought up to date, heard, and not a member yet
-	Lent     bool // R29: the joiner runs it under a lease of this node
+	Lends    bool // and it may be given the database now, under a lease of this node (R29)
 }
 
 // Docs is the database record as this node's membership record names it (R25).

@@ -146,7 +146,7 @@ func (p *play) grant(mode string, kv map[string]string) error {
 		return fmt.Errorf("no mode %s", mode)
 	}
 	g.Mode = m
-	g.Right, g.Joining, g.Lent, g.Evidence, g.Deadline, p.fixed = false, false, false, EvidenceNone, 0, false
+	g.Right, g.Joining, g.Lends, g.Evidence, g.Deadline, p.fixed = false, false, false, EvidenceNone, 0, false
 	for k, v := range kv {
 		var err error
 		switch k {
@@ -160,8 +160,8 @@ func (p *play) grant(mode string, kv map[string]string) error {
 			g.Right = true
 		case "joining":
 			g.Joining = true
-		case "lent":
-			g.Lent = true
+		case "lends":
+			g.Lends = true
 		case "evidence":
 			g.Evidence, err = word(v, allEvidence...)
 		default:
@@ -276,6 +276,10 @@ func (p *play) local(kv map[string]string) (err error) {
 			l.Names, err = word(v, NamesNone, NamesPeer)
 		case "open":
 			l.WriteOpen, l.WriteAddress = yes(v), yes(v)
+		case "writeaddress":
+			l.WriteAddress = yes(v)
+		case "readopen":
+			l.ReadOpen = yes(v)
 		case "probed":
 			l.ProbeAt = p.in.Now
 		default:

@@ -84,7 +84,7 @@ func (t *turn) s8Lend() {
 	if t.rec.Version == 0 || t.rec.Copies.Has(t.self()) || t.in.Local.Proc == ProcPrimary || t.s.Resume || !t.peerFresh() {
 		return
 	}
-	lend := g.Mode == membership.Solo && g.Joining && !g.Lent || g.Mode == membership.Paired && g.Owner == t.self()
+	lend := g.Mode == membership.Solo && g.Joining && g.Lends || g.Mode == membership.Paired && g.Owner == t.self()
 	if lend && !t.in.Docs.Writing {
 		t.do(MoveOwner{})
 	}
@@ -95,7 +95,8 @@ func (t *turn) s8Lend() {
 // be read and vanish.
 func (t *turn) open() {
 	l := &t.in.Local
-	opened := t.s.Opened == t.s.Life && l.WriteOpen // a gate that its deadline has closed is opened again when the lease is back
+	// A gate that its deadline has closed is opened again when the lease is back, and an address that somebody took away is taken again.
+	opened := t.s.Opened == t.s.Life && l.WriteOpen && l.WriteAddress
 	if l.Proc != ProcPrimary || !t.mayRun() || opened || t.rec.Version == 0 || l.Timeline != t.rec.Timeline {
 		return
 	}
@@ -154,7 +155,7 @@ func (t *turn) readAddress() {
 	switch {
 	case !want && (l.ReadOpen || l.ReadAddress):
 		t.do(SetGate{Gate: Read}, SetAddress{Gate: Read})
-	case want && !l.ReadAddress && !(t.peerFresh() && t.in.Peer.ReadAddress):
+	case want && !(l.ReadAddress && l.ReadOpen) && !(t.peerFresh() && t.in.Peer.ReadAddress):
 		t.s.GateUntil = t.in.Grant.Deadline
 		t.do(SetAddress{Read, true}, SetGate{Read, true, t.in.Grant.Deadline})
 	}

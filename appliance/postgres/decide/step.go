@@ -174,7 +174,7 @@ func (t *turn) fold() {
 			s.Proven = l.Life
 		}
 	}
-	s.Looked = true
+	s.Looked = s.Looked || l.Proc == ProcPrimary || l.Proc == ProcStandby || l.Proc == ProcStopped
 	switch {
 	case l.Proc == ProcStopped && s.Life != 0:
 		if !s.Expected {

@@ -232,7 +232,7 @@ func (w *world) input(i int, stale bool) decide.Input {
 		g.Deadline = 0
 		g.Right = mine
 		g.Joining = w.link && p.up && p.mode == membership.Joining
-		g.Lent = g.Joining && w.lent
+		g.Lends = g.Joining && !w.lent
 	case membership.Paired:
 		g.Right = mine && !n.over && !w.give
 	case membership.Joining:
