@@ -53,7 +53,8 @@ func (c *cli) setDatabase() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set", Short: "Change what the site wants of the database", Args: exact(0),
 		Long: "Change what the site wants of the database. available: when the standby is lost for 3 s, the record says so on both nodes and the " +
-			"primary goes on alone. strict: commits wait for the standby, however long. The order is given on the pair owner.",
+			"primary goes on alone. strict: commits wait for a standby that is lost, however long; a standby that " +
+			"was promoted because the primary's node is lost serves alone. The order is given on the pair owner.",
 		Example: "  duet db set --durability strict --reason 'audit'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
