@@ -23,9 +23,8 @@ type job struct {
 	TLSMicros   float64 // p50 with it, beyond p50 without
 
 	// GateCPU is the most CPU a mirrored write may take, in that of QEMU's quorum over a unix socket in the same round.
-	// Usual, with TLS and a goroutine a request: 1.3 to 1.9 at depth 1, 1.9 to 2.9 at depth 32, 2.7 to 3.7 with 128 KiB,
-	// on a busy machine and a quiet one. The limit is 1.3 times the middle of that; with each release that does better it
-	// comes down, and it never goes up without a reason beside it.
+	// Usual, with TLS: 0.9 to 1.6 at depth 1, 0.6 to 1.2 at depth 32, 1.9 to 3.2 with 128 KiB, on a quiet machine and a busy one. The limit
+	// is the upper end of that; with each release that does better it comes down, and it never goes up without a reason beside it.
 	GateCPU float64
 }
 
@@ -33,7 +32,7 @@ type job struct {
 var jobs = []job{
 	{
 		Name: "randwrite-4k-d1", Text: "4 KiB random write, depth 1", RW: "randwrite", KiB: 4, Depth: 1,
-		Floor: 0.35, Goal: 0.45, CPUMicros: 190, TailTimes: 3, UnixTimes: 1.1, TLSMicros: 50, GateCPU: 2.2,
+		Floor: 0.35, Goal: 0.45, CPUMicros: 190, TailTimes: 3, UnixTimes: 1.1, TLSMicros: 50, GateCPU: 1.6,
 	},
 	{
 		Name: "randwrite-4k-fsync", Text: "same, fsync after each", RW: "randwrite", KiB: 4, Depth: 1, Fsync: true,
@@ -42,7 +41,7 @@ var jobs = []job{
 	{Name: "randwrite-4k-d4", Text: "4 KiB random write, depth 4", RW: "randwrite", KiB: 4, Depth: 4},
 	{
 		Name: "randwrite-4k-d32", Text: "4 KiB random write, depth 32", RW: "randwrite", KiB: 4, Depth: 32,
-		Floor: 0.35, Goal: 0.50, CPUMicros: 50, TailTimes: 4, UnixTimes: 1.1, TCPTimes: 5, TLSTimes: 0.95, GateCPU: 3.3,
+		Floor: 0.35, Goal: 0.50, CPUMicros: 50, TailTimes: 4, UnixTimes: 1.1, TCPTimes: 5, TLSTimes: 0.95, GateCPU: 1.2,
 	},
 	{
 		Name: "randread-4k-d1", Text: "4 KiB random read, depth 1", RW: "randread", KiB: 4, Depth: 1,
@@ -54,7 +53,7 @@ var jobs = []job{
 	},
 	{
 		Name: "write-128k-d4", Text: "128 KiB write, depth 4", RW: "write", KiB: 128, Depth: 4,
-		Floor: 0.22, Goal: 0.35, UnixTimes: 1.1, TCPTimes: 5, GateCPU: 4.1,
+		Floor: 0.22, Goal: 0.35, UnixTimes: 1.1, TCPTimes: 5, GateCPU: 3.2,
 	},
 	{
 		Name: "write-1m-d4", Text: "1 MiB write, depth 4", RW: "write", KiB: 1024, Depth: 4,
