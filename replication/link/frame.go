@@ -69,7 +69,7 @@ var (
 // ErrFrame is every violation of the format: the connection is closed, nothing is repaired inside it.
 var ErrFrame = errors.New("broken frame")
 
-// Frame is one message of a lane: 64 bytes of header, one CRC32C for each 4 KiB of payload, the payload. Its own
+// Frame is one message of a lane: 64 bytes of header, one sum for each 4 KiB of payload, the payload. Its own
 // CRC covers header and sums; the sums guard the payload, so the receiver checks it before it writes.
 type Frame struct {
 	Type        Type
@@ -84,7 +84,7 @@ type Frame struct {
 	Status      uint32
 	Incarnation uint32 // low half
 	Payload     []byte
-	Sums        []uint32 // CRC32C of each SumBlock of the payload; nil when sending: they are computed
+	Sums        []uint32 // of each SumBlock of the payload, see sumOf; nil when sending: they are computed
 
 	one [1]uint32 // of a payload of one block, the most frequent one
 
@@ -116,12 +116,16 @@ func (f *Frame) appendHeader(dst []byte) []byte {
 	}
 	for rest := f.Payload; f.Sums == nil && len(rest) > 0; {
 		n := min(len(rest), SumBlock)
-		dst = le.AppendUint32(dst, crc32.Checksum(rest[:n], castagnoli))
+		dst = le.AppendUint32(dst, sumOf(rest[:n]))
 		rest = rest[n:]
 	}
 	le.PutUint32(dst[start+60:], headerCRC(dst[start:]))
 	return dst
 }
+
+// sumOf is the CRC32C of a part of a payload, with 1 in place of 0: what the sums of a leg's table are (package meta), which a
+// sender takes as they are.
+func sumOf(p []byte) uint32 { return max(crc32.Checksum(p, castagnoli), 1) }
 
 func sumsOf(payload int) int { return (payload + SumBlock - 1) / SumBlock }
 
@@ -191,7 +195,7 @@ func (r *reader) body(p []byte, sums []uint32) error {
 	}
 	for i := 0; len(p) > 0; i++ {
 		n := min(len(p), SumBlock)
-		if crc32.Checksum(p[:n], castagnoli) != sums[i] {
+		if sumOf(p[:n]) != sums[i] {
 			return fmt.Errorf("%w: payload checksum", ErrFrame)
 		}
 		p = p[n:]

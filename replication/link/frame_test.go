@@ -115,6 +115,23 @@ func TestShortFrames(t *testing.T) {
 	}
 }
 
+// A payload whose CRC32C is 0 travels like any other, with the sum that a leg's table has of it: there 0 is no sum.
+func TestAPayloadWithTheCRCZero(t *testing.T) {
+	f := sample()
+	copy(f.Payload, append(bytes.Repeat([]byte{7}, SumBlock-4), 0x76, 0xeb, 0x41, 0x54))
+	if crc := crc32.Checksum(f.Payload[:SumBlock], castagnoli); crc != 0 {
+		t.Fatalf("the CRC is %#x", crc)
+	}
+	computed, err := decode(encodeFrame(f))
+	if err != nil || computed.Sums[0] != 1 {
+		t.Fatalf("with a computed sum: %v", err)
+	}
+	f.Sums = computed.Sums
+	if given, err := decode(encodeFrame(f)); err != nil || given.Sums[0] != 1 {
+		t.Errorf("with its sum given: %v", err)
+	}
+}
+
 func FuzzFrame(f *testing.F) {
 	f.Add(encodeFrame(sample()))
 	f.Add(encodeFrame(&Frame{Type: Ping, Sequence: 1}))

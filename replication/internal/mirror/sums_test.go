@@ -484,3 +484,49 @@ func TestScrubsByItself(t *testing.T) {
 	look()
 	await(t, "a pass at the new owner", func() bool { return b.m.Status().Volumes[0].Scrub.Passes == 1 })
 }
+
+// zeroCRC is a block whose CRC32C is 0, which is no sum in a table.
+func zeroCRC() []byte {
+	p := fill(block.Unit, 7)
+	copy(p[block.Unit-4:], []byte{0x76, 0xeb, 0x41, 0x54})
+	return p
+}
+
+// A block whose checksum is 0 is a block like any other on every way it may go: written, forwarded, copied, fetched for a repair.
+func TestABlockWhoseSumIsZero(t *testing.T) {
+	p := servedPair(t, testSize)
+	a, b := p.nodes[0], p.nodes[1]
+	write := func(h *host, blk int64) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := h.vol().WriteAt(ctx, zeroCRC(), blk*block.Unit, false); err != nil {
+			t.Fatalf("node %c: %v", 'a'+h.node, err)
+		}
+	}
+	write(a, 1)
+	write(b, 2)
+	a.drive.rot(t, 1)
+	for _, h := range p.nodes {
+		if got, err := h.readBlock(1); err != nil || got != 7 {
+			t.Errorf("node %c reads %d, %v", 'a'+h.node, got, err)
+		}
+	}
+	b.crash()
+	a.solo(2)
+	write(a, 3)
+	b.start()
+	p.rejoin(0, 3, 12)
+	p.sameLegs()
+	for {
+		select {
+		case e := <-a.events:
+			if e.Link != nil && !e.Link.Up && e.Link.Session == 12 {
+				t.Error("the lane of the second session went down")
+			}
+			continue
+		default:
+		}
+		break
+	}
+}
