@@ -104,9 +104,11 @@ func (v *Volume) read(ctx context.Context, p []byte, off int64, from *link.Lane)
 		case err != nil:
 			_ = v.legError("read", err) //nolint:errcheck // the request is held, not failed
 		case len(bad) > 0:
-			err = v.healAll(ctx, bad)
-			if ctx.Err() != nil || errors.Is(err, errDamaged) {
+			if err = v.healAll(ctx, bad); errors.Is(err, errDamaged) {
 				return err
+			}
+			if ctx.Err() != nil {
+				return ctx.Err() // whatever became of the block: p still holds what is bad
 			}
 		case v.allowed(stage.Reads):
 			v.count.reads.Add(1)

@@ -11,6 +11,7 @@ import (
 	"duet/replication/block"
 	"duet/replication/block/crashdev"
 	"duet/replication/control"
+	"duet/replication/internal/batch"
 	"duet/replication/meta"
 	"duet/replication/volume"
 )
@@ -102,6 +103,55 @@ func TestABadBlockIsRepaired(t *testing.T) {
 		t.Errorf("the leg is %s", s.LegState)
 	}
 	p.sameLegs()
+}
+
+// A client that leaves while a block is repaired for it never gets the bad bytes as an answer, whichever way its request goes.
+func TestAClientLeavesDuringARepair(t *testing.T) {
+	p := servedPair(t, testSize)
+	a := p.nodes[0]
+	a.write(0, 7, 1<<20)
+	a.flush()
+	id, _ := parseID(testVolume) // a constant
+	leaves := func(read func(context.Context) ([]byte, error)) {
+		t.Helper()
+		a.drive.rot(t, 5)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		a.drive.data[id].Hook(func(op crashdev.Op) error {
+			if op.Kind == crashdev.Write && op.Off == 5*block.Unit {
+				cancel()
+			}
+			return nil
+		})
+		got, err := read(ctx)
+		if ctx.Err() == nil {
+			t.Fatal("no repair")
+		}
+		if !errors.Is(err, context.Canceled) && (err != nil || got[5] != 7) {
+			t.Errorf("%v, and the block is not as it was written", err)
+		}
+		if !a.holds(5, 7) {
+			t.Error("not repaired")
+		}
+	}
+	leaves(func(ctx context.Context) ([]byte, error) {
+		got := block.Alloc(block.Unit)
+		return got, a.vol().ReadAt(ctx, got, 5*block.Unit)
+	})
+	leaves(func(ctx context.Context) (got []byte, err error) {
+		answered := make(chan struct{})
+		done := func(_ *batch.Batch, p []byte, e error) {
+			got, err = p, e
+			close(answered)
+		}
+		var b batch.Batch
+		if !a.vol().BeginRead(ctx, &b, 5*block.Unit, block.Unit, done) {
+			t.Fatal("the way is not free")
+		}
+		b.End()
+		<-answered
+		return got, err
+	})
 }
 
 // A rotten block that is known as such costs an error for itself and nothing else, on the node that coordinates and on the
