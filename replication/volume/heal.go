@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -193,7 +194,7 @@ func (v *Volume) wait(ctx context.Context, ready func() bool) error {
 // repair writes a block anew, durably, and looks whether it stays. A leg that does not keep it is dead.
 func (v *Volume) repair(leg *parts, b badBlock, good []byte) error {
 	off := b.n * Block
-	err := leg.put(good, sumsOf(good), off, Block, block.Durable)
+	err := leg.mend(good, off)
 	v.leaves.touch(off, Block)
 	if err != nil {
 		return v.legError("repair", err)
@@ -203,12 +204,27 @@ func (v *Volume) repair(leg *parts, b badBlock, good []byte) error {
 	switch bad, err := leg.read(buf, off); {
 	case err != nil:
 		return v.legError("repair", err)
-	case len(bad) > 0:
+	case len(bad) > 0, !bytes.Equal(buf, good):
 		return v.legError("repair", fmt.Errorf("block %d does not keep what is written to it", b.n))
+	}
+	if err := leg.learn(good, off, nil); err != nil {
+		return v.legError("repair", err)
 	}
 	v.count.repaired.Add(1)
 	v.env.Log.Warn("a block was repaired from the other leg", "volume", v.ID, "block", b.n, "unreadable", b.unreadable)
 	return v.countBad(b)
+}
+
+// mend writes a block that was bad. What the table says of it already, or says nothing of, makes its extent not hot: a power cut before
+// the block is durable would make every sum of the extent unknown, so that what is bad there counts as good. The block contradicts its
+// sum, or cannot be read, until it is whole, and nothing else is written meanwhile.
+func (leg *parts) mend(good []byte, off int64) error {
+	switch sums := sumsOf(good); leg.sum(off / Block) {
+	case sums[0], meta.SumUnknown:
+		return leg.data.WriteAt(good, off, block.Durable)
+	default:
+		return leg.put(good, sums, off, Block, block.Durable)
+	}
 }
 
 // countBad counts a block of a bad medium in the superblock, for people.
