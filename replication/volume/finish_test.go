@@ -250,3 +250,20 @@ func TestAStatBeforeTheLegIsThere(t *testing.T) {
 		t.Errorf("%v, heard %+v", err, v.heard)
 	}
 }
+
+// What comes too late for a leg that is closed, and so cannot be written, says nothing of its disk: it does not fail.
+func TestAClosedLegHasNotFailed(t *testing.T) {
+	v, _ := newLeg(t, meta.UpToDate)
+	if err := v.md().CloseLog(); err != nil {
+		t.Fatal(err)
+	}
+	p := block.Alloc(Block)
+	if err := v.parts.Load().put(p, sumsOf(p), 0, Block, block.Durable); !errors.Is(err, meta.ErrClosed) {
+		t.Fatal(err)
+	} else if err = v.legError("repair", err); !errors.Is(err, meta.ErrClosed) {
+		t.Error(err)
+	}
+	if s := v.Status(); s.LegState != "uptodate" {
+		t.Errorf("the leg is %s", s.LegState)
+	}
+}

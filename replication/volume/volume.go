@@ -644,7 +644,8 @@ func nonce() uint64 {
 // nothing is retried into success (replication.md 9.5). Requests are held: R23 may take the leg out of Legs.
 func (v *Volume) legError(what string, err error) error {
 	v.mu.Lock()
-	first := !v.facts.Failed && !errors.Is(err, block.ErrClosed)
+	closed := errors.Is(err, block.ErrClosed) || errors.Is(err, meta.ErrClosed) // by this daemon, cleanly: it says nothing of the disk
+	first := !v.facts.Failed && !closed
 	if first {
 		inStep := v.facts.InStep || v.facts.Role == stage.Sink
 		v.facts.Failed = true

@@ -89,6 +89,7 @@ type Mirror struct {
 	endWait    context.CancelFunc // of the last drain
 	drainLimit time.Duration
 	scrubAsked chan struct{}
+	scrubsOver chan struct{} // closed when no scrub runs any more
 	closed     bool
 }
 
@@ -137,6 +138,7 @@ func New(o Options) *Mirror {
 		grace: stopGrace, drainLimit: control.DrainLimit, opts: o, ctx: ctx, stop: stop, events: make(chan control.Event, 1024),
 		volumes: map[string]*entry{}, names: map[string]*entry{}, peers: map[uint32]*entry{},
 		appeared: make(chan struct{}), forwards: make(chan struct{}, forwardsMax), scrubAsked: make(chan struct{}, 1),
+		scrubsOver: make(chan struct{}),
 	}
 	m.link = link.New(m, o.Log)
 	m.spawn(m.report)
@@ -625,6 +627,9 @@ func (m *Mirror) Status() control.Status {
 // stopGrace is how long requests in progress may take at a planned stop (replication.md section 14).
 const stopGrace = time.Second
 
+// scrubGrace is how long a scrub may take to end: longer only in a disk that hangs.
+const scrubGrace = time.Second
+
 // Close stops everything: no new request, those in progress get a moment, legs are closed clean if they may be.
 func (m *Mirror) Close() error {
 	m.mu.Lock()
@@ -641,6 +646,10 @@ func (m *Mirror) Close() error {
 	}
 	m.link.Close()
 	m.stop()
+	select {
+	case <-m.scrubsOver: // a repair writes, so it must end before its leg is closed
+	case <-time.After(scrubGrace):
+	}
 	var errs []error
 	for _, e := range entries {
 		errs = append(errs, e.vol.Close())

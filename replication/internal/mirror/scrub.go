@@ -48,6 +48,7 @@ func (m *Mirror) Scrub(id string) error {
 
 // scrubs makes one pass at a time, for as long as the daemon lives.
 func (m *Mirror) scrubs() {
+	defer close(m.scrubsOver)
 	tick := time.NewTicker(scrubLook)
 	defer tick.Stop()
 	began := m.opts.Clock()

@@ -541,6 +541,56 @@ func (d *drive) hang(stop <-chan struct{}) *atomic.Int64 {
 	return reads
 }
 
+// A daemon that is stopped during a scrub closes no leg before the scrub has ended, so what it repairs is neither half done nor an error
+// of the leg.
+func TestAScrubEndsBeforeItsLegIsClosed(t *testing.T) {
+	p := servedPair(t, testSize)
+	a := p.nodes[0]
+	a.write(0, 7, 4096)
+	a.flush()
+	a.drive.rot(t, 1024+5)
+	id, _ := parseID(testVolume) // a constant
+	repairing, closing := make(chan struct{}), make(chan struct{})
+	var once, closed sync.Once
+	a.drive.data[id].Hook(func(op crashdev.Op) error {
+		switch {
+		case op.Kind == crashdev.Write && op.Off == (1024+5)*block.Unit:
+			once.Do(func() { close(repairing) })
+			<-a.m.ctx.Done()
+			select { // nothing tells that the leg is not closed meanwhile
+			case <-closing:
+			case <-time.After(50 * time.Millisecond):
+			}
+		case op.Kind == crashdev.Sync && a.m.ctx.Err() != nil:
+			closed.Do(func() { close(closing) })
+			select {
+			case <-a.m.scrubsOver:
+			default:
+				t.Error("a leg is closed while it is scrubbed")
+			}
+		}
+		return nil
+	})
+	if err := a.m.Scrub(testVolume); err != nil {
+		t.Fatal(err)
+	}
+	<-repairing
+	if err := a.m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.drive.detach()
+	m, err := meta.Open(a.drive.meta[id])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := m.Super(); s.State != meta.UpToDate || s.Flags&meta.FlagOpen != 0 {
+		t.Errorf("the leg is %s, flags %x: %s", s.State, s.Flags, s.ReasonText)
+	}
+	if !a.holds(1024+5, 0) {
+		t.Error("not repaired")
+	}
+}
+
 // A volume is scrubbed by itself, once it was due.
 func TestScrubsByItself(t *testing.T) {
 	var ahead atomic.Int64
