@@ -57,18 +57,19 @@ func (v *Volume) Drain(ctx context.Context) bool {
 	if v.until(ctx, func() bool { return len(v.active) == 0 && v.forwarding == 0 }) != nil {
 		return false
 	}
-	// Reads have no place among the active ones, but they hold their range.
-	c, err := v.locks.lock(ctx, 0, v.size/Block, true)
-	if err != nil {
-		return false
-	}
-	v.locks.release(c)
 	// Where the other node coordinates, it goes on doing so: it has what was acknowledged.
 	if v.allowed(stage.Coordinates) {
 		if synced, err := v.syncAll(ctx); err != nil || !synced {
 			return false
 		}
 	}
+	// Reads and repairs have no place among the active ones, but they hold their range. Whoever gets it after this claim sees that the
+	// volume is drained. The claim comes last: behind it nothing could make the legs equal that a sync may have to wait for.
+	c, err := v.locks.lock(ctx, 0, v.size/Block, true)
+	if err != nil {
+		return false
+	}
+	defer v.locks.release(c)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {

@@ -267,3 +267,88 @@ func TestAClosedLegHasNotFailed(t *testing.T) {
 		t.Errorf("the leg is %s", s.LegState)
 	}
 }
+
+// awaitQueue waits for a number of claims.
+func (v *Volume) awaitQueue(t *testing.T, want int) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		v.locks.mu.Lock()
+		n := len(v.locks.queue)
+		v.locks.mu.Unlock()
+		if n == want {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%d claims, never %d", n, want)
+		}
+	}
+}
+
+// Proves: protocol.md R22. Who waited behind a drain for a place, as a repair does, gets it when the volume is drained, and sees that.
+func TestWhoComesAfterADrainSeesIt(t *testing.T) {
+	v, _ := newLeg(t, meta.UpToDate)
+	v.Grant(Right{Mode: control.Solo, Epoch: 2, Legs: 1}, 0)
+	v.awaitStage(t, stage.Alone)
+	before := v.locks.enqueue(5, 1, true)
+	v.BeginDrain()
+	drained := make(chan bool, 1)
+	go func() { drained <- v.Drain(t.Context()) }()
+	v.awaitQueue(t, 2)
+	after := v.locks.enqueue(5, 1, true)
+	v.mu.Lock() // so that the drain has its claim, and has not come to its end
+	v.locks.release(before)
+	select { // nothing tells that it has not happened
+	case <-after.granted:
+		t.Error("the claim of the drain is over before its end")
+	case <-time.After(20 * time.Millisecond):
+	}
+	v.mu.Unlock()
+	<-after.granted
+	v.mu.Lock()
+	is := v.facts.Drain
+	v.mu.Unlock()
+	if is != stage.Drained {
+		t.Errorf("the drain is %d when its claim is over", is)
+	}
+	if err := v.heal(t.Context(), badBlock{n: 6}); err != nil {
+		t.Errorf("a repair after the drain: %v", err)
+	}
+	v.locks.release(after)
+	if !<-drained {
+		t.Error("not drained")
+	}
+}
+
+// What waits behind a request that will never give its place back does not keep the daemon from ending.
+func TestCloseWaitsForNoPlace(t *testing.T) {
+	v, _ := newLeg(t, meta.UpToDate)
+	v.Grant(Right{Mode: control.Paired, Epoch: 2, Session: 7, Legs: 3, Owner: 1}, Boottime()+int64(time.Hour))
+	var l link.Lane
+	v.LaneUp(&l, 1)
+	v.InStep(&l)
+	v.locks.enqueue(0, 1, true) // of a request that is gone
+	for _, f := range []*link.Frame{
+		{Type: link.LegRead, Request: 1, Length: Block},
+		{Type: link.Compare, Request: 2, Length: Block, Payload: block.Get(digestBytes)},
+		{Type: link.Write, Request: 3, Length: Block, Payload: block.Get(Block), Sums: []uint32{meta.SumOfZero}},
+	} {
+		if err := v.Frame(&l, f); err != nil {
+			t.Fatalf("%d: %v", f.Type, err)
+		}
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- v.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("never closed")
+	}
+}

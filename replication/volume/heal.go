@@ -11,6 +11,7 @@ import (
 	"duet/replication/block"
 	"duet/replication/link"
 	"duet/replication/meta"
+	"duet/replication/volume/stage"
 )
 
 // A leg keeps a checksum of each of its blocks (package meta), and every block that is read from it is compared with its
@@ -127,6 +128,9 @@ func (v *Volume) healAll(ctx context.Context, bad []badBlock) error {
 }
 
 // heal makes a block good again that this leg could not give. nil: look again. errDamaged: nobody has it.
+//
+// Whoever carries out the requests may repair. Once that is the other node its writes have the place in the order of the lane, so a
+// repair that waits for it with the block locked here would wait for a write that waits for the repair.
 func (v *Volume) heal(ctx context.Context, b badBlock) error {
 	c, err := v.locks.lock(ctx, b.n, 1, true)
 	if err != nil {
@@ -140,6 +144,11 @@ func (v *Volume) heal(ctx context.Context, b badBlock) error {
 		}
 	}
 	defer release()
+	mine, end, err := v.whileMine(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // look again: it is the other node's now
+	}
+	defer end()
 	leg := v.parts.Load()
 	buf := block.Get(Block)
 	defer block.Put(buf)
@@ -164,7 +173,7 @@ func (v *Volume) heal(ctx context.Context, b badBlock) error {
 		release()
 		return v.wait(ctx, func() bool { return v.facts.Linked || !v.facts.Peer })
 	}
-	good, err := v.fetch(ctx, lane, b.n)
+	good, err := v.fetch(mine, lane, b.n)
 	if good != nil {
 		defer block.Put(good)
 	}
@@ -176,11 +185,29 @@ func (v *Volume) heal(ctx context.Context, b badBlock) error {
 	case errors.Is(err, errDamaged):
 		return v.noteDamaged(b)
 	case err != nil:
-		return err
+		return ctx.Err() // nil: it is the other node's now
 	case want == meta.SumUnknown && !inStep, want != meta.SumUnknown && meta.SumOf(good) != want:
 		return v.noteDamaged(b)
 	}
 	return v.repair(leg, b, good)
+}
+
+// whileMine is ctx for as long as this node may repair: it carries out the requests, or copies this leg.
+func (v *Volume) whileMine(ctx context.Context) (mine context.Context, end context.CancelFunc, err error) {
+	over := func() bool { return v.copying == nil && !stage.Reads(v.facts) }
+	v.mu.Lock()
+	already := over()
+	v.mu.Unlock()
+	if already {
+		return nil, nil, errNotNow
+	}
+	mine, end = context.WithCancel(ctx)
+	go func() {
+		if v.until(mine, over) == nil {
+			end()
+		}
+	}()
+	return mine, end, nil
 }
 
 // wait is until for a client, which has no copy that could be over.
@@ -270,7 +297,9 @@ func (v *Volume) giveBlock(l *link.Lane, f *link.Frame, failed bool) error {
 	}
 	c := v.locks.enqueue(off/Block, n/Block, false)
 	v.spawn(func() {
-		<-c.granted
+		if !v.granted(c) {
+			return
+		}
 		buf := block.Get(int(n))
 		bad, err := v.parts.Load().read(buf, off)
 		v.locks.release(c)

@@ -208,7 +208,10 @@ func (v *Volume) compareBlocks(l *link.Lane, f *link.Frame, failed bool) error {
 	}
 	c := v.locks.enqueue(off/Block, n/Block, false)
 	v.spawn(func() {
-		<-c.granted
+		if !v.granted(c) {
+			_ = drop(f, nil) //nolint:errcheck // always nil
+			return
+		}
 		buf := block.Get(int(n))
 		defer block.Put(buf)
 		err := errDeadLeg

@@ -240,7 +240,10 @@ func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 		return nil
 	}
 	v.spawn(func() {
-		<-c.granted
+		if !v.granted(c) {
+			_ = drop(f, nil) //nolint:errcheck // always nil
+			return
+		}
 		status := v.write(f, off, n)
 		v.leaves.touch(off, n)
 		v.locks.release(c)
@@ -248,6 +251,17 @@ func (v *Volume) apply(l *link.Lane, f *link.Frame) error {
 		l.Ack(f.Request, status)
 	})
 	return nil
+}
+
+// granted waits for the turn of a claim. false: the daemon stops, and what holds the place may never give it back; the claim is.
+func (v *Volume) granted(c *claim) bool {
+	select {
+	case <-c.granted:
+		return true
+	case <-v.ctx.Done():
+		v.locks.release(c)
+		return false
+	}
 }
 
 // errDeadLeg: the sender is told, and the lane goes on for the other volumes.
@@ -317,7 +331,11 @@ func (v *Volume) prove(l *link.Lane, f *link.Frame, s *sink) error {
 	default:
 		c := v.locks.enqueue(0, v.size/Block, false)
 		v.spawn(func() {
-			<-c.granted // so the sync covers the frames before the question, and the hold has less to read again
+			// So the sync covers the frames before the question, and the hold has less to read again.
+			if !v.granted(c) {
+				_ = drop(f, nil) //nolint:errcheck // always nil
+				return
+			}
 			v.locks.release(c)
 			v.answerBarrier(s.ctx, l, f, nil)
 		})
@@ -326,7 +344,10 @@ func (v *Volume) prove(l *link.Lane, f *link.Frame, s *sink) error {
 }
 
 func (v *Volume) answerDigest(l *link.Lane, f *link.Frame, c *claim) {
-	<-c.granted
+	if !v.granted(c) {
+		_ = drop(f, nil) //nolint:errcheck // always nil
+		return
+	}
 	off, n := int64(f.Offset), int64(f.Length)
 	sums, err := v.blockDigests(off, n)
 	v.locks.release(c)
@@ -345,7 +366,9 @@ func (v *Volume) answerDigest(l *link.Lane, f *link.Frame, c *claim) {
 func (v *Volume) answerBarrier(ctx context.Context, l *link.Lane, f *link.Frame, c *claim) {
 	_ = drop(f, nil) //nolint:errcheck // always nil
 	if c != nil {
-		<-c.granted
+		if !v.granted(c) {
+			return
+		}
 		defer v.locks.release(c)
 	}
 	err := v.leaves.synced(v.disk().Sync)

@@ -591,6 +591,54 @@ func TestAScrubEndsBeforeItsLegIsClosed(t *testing.T) {
 	}
 }
 
+// A repair gives its place up when the volume goes to the other node, whose write may be what the block is waiting for there.
+func TestARepairGivesWayToTheNewOwner(t *testing.T) {
+	p := servedPair(t, testSize)
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(0, 7, 1<<20)
+	a.flush()
+	a.drive.rot(t, 5)
+	id, _ := parseID(testVolume) // a constant
+	reached, release := make(chan struct{}), make(chan struct{})
+	var reads atomic.Int64
+	a.drive.data[id].Hook(func(op crashdev.Op) error {
+		if op.Kind == crashdev.Read && op.Off == 5*block.Unit && reads.Add(1) == 2 { // the one of the repair
+			close(reached)
+			<-release
+		}
+		return nil
+	})
+	type answer struct {
+		got byte
+		err error
+	}
+	read, wrote := make(chan answer, 1), make(chan error, 1)
+	go func() {
+		got, err := a.readBlock(5)
+		read <- answer{got, err}
+	}()
+	<-reached
+	p.paired(1, 11, 1, 3, 0, 1, 0)
+	go func() { wrote <- b.vol().WriteAt(context.Background(), fill(block.Unit, 9), 5*block.Unit, false) }()
+	await(t, "the write in flight", func() bool { l, _ := b.vol().Record(); return l.InFlightBlocks == 1 })
+	close(release)
+	for range 2 {
+		select {
+		case err := <-wrote:
+			if err != nil {
+				t.Error(err)
+			}
+		case r := <-read:
+			if r.err != nil || r.got != 7 && r.got != 9 {
+				t.Errorf("the read: %d, %v", r.got, r.err)
+			}
+		case <-time.After(patience):
+			t.Fatal("both nodes wait for each other")
+		}
+	}
+	p.settled()
+}
+
 // A volume is scrubbed by itself, once it was due.
 func TestScrubsByItself(t *testing.T) {
 	var ahead atomic.Int64
