@@ -44,6 +44,7 @@ type source struct {
 	cancel context.CancelFunc
 	how    handshake.How
 	theirs []int64 // extents that the target's activity log names; complete when mapped is closed
+	named  extents // the same, from when mapped is closed on; under the volume's mu
 	live   bool    // requests go on meanwhile
 	keep   bool    // both legs count: record "end not confirmed"
 	proof  bool    // Hold and Prove follow
@@ -114,6 +115,7 @@ func (s *source) Run() error {
 	v.mu.Lock()
 	v.suspectToDirty()
 	hot := v.hot(s.how)
+	s.named.add(s.theirs)
 	hot.add(s.theirs)
 	v.countDirty(hot.bytes(v.size))
 	v.mu.Unlock()

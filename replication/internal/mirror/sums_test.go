@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -196,6 +197,73 @@ func TestAPowerCutDuringARepair(t *testing.T) {
 	}
 	if !b.holds(bad, 0) {
 		t.Error("the good block was overwritten by the bad one")
+	}
+}
+
+// loseNewest damages the newest block of a leg's activity log.
+func (d *drive) loseNewest(t *testing.T) {
+	t.Helper()
+	id, _ := parseID(testVolume) // a constant
+	md := d.meta[id]
+	buf := block.Alloc(block.Unit)
+	const ring, blocks = 2 << 20, 256
+	at, newest := int64(-1), uint64(0)
+	for i := range int64(blocks) {
+		if err := md.ReadAt(buf, ring+i*block.Unit); err != nil {
+			t.Fatal(err)
+		}
+		if s := binary.LittleEndian.Uint64(buf[8:]); string(buf[:4]) == "DAL1" && s > newest {
+			at, newest = ring+i*block.Unit, s
+		}
+	}
+	if err := md.ReadAt(buf, at); err != nil {
+		t.Fatal(err)
+	}
+	buf[700] ^= 1
+	if err := md.WriteAt(buf, at, block.Durable); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Proves: replication.md section 6: a newest block of the log that rotted looks torn, so a copy unites both logs. What the lost block named
+// has sums from before it was written; no block of it is given up for them, on either leg.
+func TestTheNewestBlockOfTheLogIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(h *host)
+		torn bool // a block of a's leg: a write that was under way
+	}{
+		"both lose their power":                    {end: func(h *host) { h.powerCut(uint64(h.node)) }},
+		"both lose their power, one block is torn": {end: func(h *host) { h.powerCut(uint64(h.node)) }, torn: true},
+		"both daemons are killed":                  {end: func(h *host) { h.crash(); h.seq = 0 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := servedPair(t, testSize)
+			a, b := p.nodes[0], p.nodes[1]
+			a.write(0, 7, 4096)
+			a.write(4<<20, 7, 64<<10) // in a block of the log of its own
+			a.flush()
+			for _, h := range p.nodes {
+				c.end(h)
+			}
+			a.drive.loseNewest(t)
+			if c.torn {
+				a.drive.rot(t, 1024+3)
+			}
+			a.start()
+			b.start()
+			p.resolve(0, 1, 30)
+			for _, h := range p.nodes {
+				for blk := int64(1024); blk < 1024+16; blk++ {
+					if got, err := h.readBlock(blk); err != nil || got != 7 {
+						t.Errorf("node %c, block %d: %d, %v", 'a'+h.node, blk, got, err)
+					}
+				}
+			}
+			p.sameLegs()
+			if st := a.vol().Status(); st.DamagedBlocks != 0 {
+				t.Errorf("%+v", st)
+			}
+		})
 	}
 }
 
