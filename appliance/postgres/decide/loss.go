@@ -31,12 +31,16 @@ func (t *turn) watchStandby() {
 
 // lost is L1: at once when this node is alone by membership, else after a patience that a restarting standby survives.
 func (t *turn) lost() bool {
+	solo := t.in.Grant.Mode == membership.Solo // X1
+	if solo && !t.in.Grant.Joining {
+		return true // whatever a connection to it still says: nobody has told the server that its end is gone
+	}
 	if t.s.LostSince == 0 {
 		return false
 	}
 	patience := t.s.Cfg.DegradeAfter
 	switch {
-	case t.in.Grant.Mode == membership.Solo: // X1
+	case solo:
 		patience = 0
 	case t.s.Opened != t.s.Life && t.s.Patience != 0:
 		patience = t.s.Patience
