@@ -89,7 +89,7 @@ func (s *Server) confirmed(ctx context.Context, what string, c Confirmed) (reaso
 // Leaving is the body of a leave.
 type Leaving struct {
 	Reason      string `json:"reason" doc:"why; shown on the other node while this one is away"`
-	Waiting     bool   `json:"waiting,omitempty" doc:"also if a volume is not in sync on the other node: it waits"`
+	Waiting     bool   `json:"waiting,omitempty" doc:"also if a volume is not in sync on the other node, or the database cannot be handed over: it waits"`
 	ConfirmSite string `json:"confirm_site" doc:"name of the site: the order is meant, and for this site"`
 }
 

@@ -174,6 +174,39 @@ func (n *Node) Switchover(ctx context.Context, by, reason string) error {
 	return err
 }
 
+// handOverLimit is how long a leave waits for what a switchover has to wait for, such as the checkpoint after the last one.
+const handOverLimit = 5 * time.Second
+
+// leaveDatabase hands the database over before this node leaves, if it runs here: else it would be killed, and come back over there as
+// after the loss of a node. waiting: if that cannot be, it is stopped, and waits for this node.
+func (n *Node) leaveDatabase(ctx context.Context, waiting bool, by, reason string) error {
+	_, slot, has := n.db.of()
+	if !has || !n.driver.View().State.Owns(slot) {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, handOverLimit)
+	defer cancel()
+	var refused error
+	_ = await(limited, func() (bool, error) { //nolint:errcheck // refused says it better
+		refused = n.Switchover(ctx, by, reason)
+		fault, is := errors.AsType[*event.Fault](refused)
+		return !is || fault.Args["reason"] != decide.RefusedBusy.String(), nil
+	})
+	switch {
+	case refused == nil:
+		return nil
+	case waiting:
+		n.driver.Note("database-waits", refused.Error())
+		return nil
+	}
+	fault, is := errors.AsType[*event.Fault](refused)
+	if !is || event.CodeOf(refused) != event.OrderRefused {
+		return refused
+	}
+	return event.New(event.OrderRefused, "what", "leaving the pair", "reason", "the database cannot be handed over: "+fmt.Sprint(fault.Args["reason"]),
+		"next", "Look at it: duet db status. Or accept that it waits for this node: --waiting")
+}
+
 // SetDatabase changes the site document; the owner of the database carries it out (L5).
 func (n *Node) SetDatabase(ctx context.Context, o api.DatabaseSettings, by string) error {
 	if _, _, has := n.db.of(); !has {

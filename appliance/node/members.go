@@ -17,11 +17,14 @@ import (
 // byLeave is who latched a node that has left by order.
 const byLeave = "leave"
 
-// Leave lets this node leave the pair: everything here stops, and the other node goes on alone at once. It stays away
-// until Return, or until duetd or this node starts again.
+// Leave lets this node leave the pair: the database is handed over, everything here stops, and the other node goes on alone at once.
+// It stays away until Return, or until duetd or this node starts again.
 func (n *Node) Leave(ctx context.Context, waiting bool, by, reason string) error {
 	if why := n.driver.View().State.Allows(membership.Leave{Waiting: waiting}); why != membership.Granted {
 		return refusal("leaving the pair", why)
+	}
+	if err := n.leaveDatabase(ctx, waiting, by, reason); err != nil {
+		return err
 	}
 	// The latch is for the node that stays: it would switch this one on again when somebody switches it off (R10b).
 	taken, err := n.latch(n.self, byLeave, by+": "+reason, false)

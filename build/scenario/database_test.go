@@ -14,7 +14,7 @@ import (
 )
 
 // TestDatabase runs the PostgreSQL pair of a whole site under four writers: the crash of a standby and of a primary, the
-// return of both, a switchover, restarts of duetd, the loss of the primary's node with evidence, of every way between the
+// return of both, a switchover, a node that leaves, restarts of duetd, the loss of the primary's node with evidence, of every way between the
 // nodes, a daemon that stands still, and a common power cut. No acknowledged row is lost, no two primaries answer, and
 // nothing is done by hand. Durations are told, not judged.
 //
@@ -65,6 +65,7 @@ func TestDatabase(t *testing.T) {
 		{"ReplicationStands", replicationStands},
 		{"5.2 PrimaryCrash, 5.2b OldPrimaryRejoins", primaryCrash},
 		{"SwitchoverUnderLoad", switchover},
+		{"NodeLeaves", nodeLeaves},
 		{"DaemonRestart", daemonRestart},
 		{"NodeLossFenced", nodeLossFenced},
 		{"NodeLossNoEvidence", nodeLossNoEvidence},
@@ -221,6 +222,41 @@ func switchover(ctx context.Context, s *Site, primary string) error {
 		return fmt.Errorf("record %+v", db.Record)
 	}
 	return nil
+}
+
+// nodeLeaves: the pair's owner, which has the primary, leaves by order. The database is handed over first, and the node comes back.
+func nodeLeaves(ctx context.Context, s *Site, primary string) error {
+	st, err := s.Status(ctx, primary)
+	if err != nil {
+		return err
+	}
+	leaver := st.PairOwner
+	if leaver != primary {
+		if err := switchover(ctx, s, primary); err != nil {
+			return err
+		}
+	}
+	var site api.Site
+	err = s.wait(ctx, "node "+leaver+" to leave", databaseLimit, func() (bool, string) {
+		if err := s.duet(ctx, leaver, &site, "node", "leave", leaver, "--reason", "lab", "--yes", "--confirm-site", "demo"); err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
+	if err != nil {
+		return err
+	}
+	db, err := s.database(ctx, other(leaver))
+	if err != nil {
+		return err
+	}
+	if last := db.Record.History[len(db.Record.History)-1]; last.Reason != "switchover" || last.To != other(leaver) || db.Owner != other(leaver) {
+		return fmt.Errorf("the database was not handed over: %+v of node %s", last, db.Owner)
+	}
+	if err := s.duet(ctx, leaver, &site, "node", "return", leaver); err != nil {
+		return err
+	}
+	return s.wait(ctx, "both nodes", rejoinLimit, func() (bool, string) { return s.paired(ctx) })
 }
 
 // nodeLossFenced: the primary's node loses its power. Its BMC and outlets say so, and the other node serves alone; then the

@@ -20,8 +20,8 @@ func (c *cli) leave() *cobra.Command {
 		Use: "leave NODE", Short: "Let this node leave the pair: the planned stop of a node", Args: exact(1),
 		Long: "Everything that runs on NODE, which must be the node of this command and own the pair, stops; the other node goes\n" +
 			"on alone at once and takes it over. NODE stays away until `duet node return`, or until it starts again, and may\n" +
-			"be switched off: the other one does not switch it on. It is refused while a volume is not in sync on the other\n" +
-			"node, unless --waiting accepts that such a volume waits for NODE. The name of the site confirms it.",
+			"be switched off: the other one does not switch it on. A database is handed over first. It is refused while a volume is\n" +
+			"not in sync on the other node, or the database cannot be handed over, unless --waiting accepts that it waits for NODE. The name of the site confirms it.",
 		Example: "  duet node leave a --reason 'new fan'\n  duet node leave a --reason 'new fan' --yes --confirm-site demo",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.TrimSpace(l.Reason) == "" {
@@ -44,7 +44,7 @@ func (c *cli) leave() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&l.Reason, "reason", "", "why; shown on the other node while this one is away")
-	cmd.Flags().BoolVar(&l.Waiting, "waiting", false, "also if a volume is not in sync on the other node: it waits")
+	cmd.Flags().BoolVar(&l.Waiting, "waiting", false, "also if a volume is not in sync on the other node, or the database cannot be handed over: it waits")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask; needs --confirm-site")
 	cmd.Flags().StringVar(&site, "confirm-site", "", "name of the site, as a confirmation")
 	return cmd
