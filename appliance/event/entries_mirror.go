@@ -36,7 +36,7 @@ var mirrorEntries = []Entry{
 	},
 	{
 		Code: LegsDiffer, Severity: Critical, Title: "The legs of a volume were different without a sign of it",
-		What: "A scrub found a block that was different on the two legs, and each leg vouched for its own",
+		What: "A scrub found a block that was different on the two legs, and each leg vouched for its own, or neither did",
 		Why:  "The version of the node that serves the volume was written to both; which one was right is not known",
 		Next: "Export a support bundle: this must not happen", Command: "duet volume show NAME",
 	},

@@ -48,8 +48,9 @@ const (
 
 // Flags of a frame.
 const (
-	FUA  uint8 = 1 << 0
-	Last uint8 = 1 << 3
+	FUA     uint8 = 1 << 0
+	Last    uint8 = 1 << 3
+	Vouched uint8 = 1 << 4 // of a LegRead: give the block only if its sum is known
 )
 
 // Limits of the format.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,6 +30,9 @@ const (
 
 // errDamaged: no leg has the block as it was acknowledged. It is the one error of a medium that a client gets.
 var errDamaged = fmt.Errorf("a block is damaged on every leg: %w", syscall.EIO)
+
+// errUnsure: the other leg has the block, and cannot say whether it is the one that was written.
+var errUnsure = errors.New("the other leg has no checksum of the block")
 
 // badBlock is one that a leg cannot give.
 type badBlock struct {
@@ -79,11 +83,25 @@ func (leg *parts) sum(b int64) uint32 {
 	return one[0]
 }
 
-// learn fills in the sums that are unknown from what was read, which is what the legs are compared by. bad says nothing.
-func (leg *parts) learn(p []byte, off int64, bad []badBlock) error {
+// unsure says that the sum of one of these blocks is not known.
+func (leg *parts) unsure(off, n int64) bool {
+	var table [MaxRequest / Block]uint32
+	sums := table[:n/Block]
+	leg.meta.Sums(off/Block, sums)
+	return slices.Contains(sums, meta.SumUnknown)
+}
+
+// learn fills in the sums that are unknown from what was read, which is what the legs are compared by. bad says nothing, nor do the
+// blocks that have a bit in differ, which may be nil.
+func (leg *parts) learn(p []byte, off int64, bad []badBlock, differ []byte) error {
 	sums := sumsOf(p)
 	for _, b := range bad {
 		sums[b.n-off/Block] = meta.SumUnknown
+	}
+	for i := range sums {
+		if differ != nil && hasBit(differ, int64(i)) {
+			sums[i] = meta.SumUnknown
+		}
 	}
 	if !leg.meta.Learn(off/Block, sums) || leg.meta.ReadOnly() {
 		return nil
@@ -173,7 +191,7 @@ func (v *Volume) heal(ctx context.Context, b badBlock) error {
 		release()
 		return v.wait(ctx, func() bool { return v.facts.Linked || !v.facts.Peer })
 	}
-	good, err := v.fetch(mine, lane, b.n)
+	good, err := v.fetch(mine, lane, b.n, 0)
 	if good != nil {
 		defer block.Put(good)
 	}
@@ -249,7 +267,7 @@ func (v *Volume) repair(leg *parts, b badBlock, good []byte) error {
 	case len(bad) > 0, !bytes.Equal(buf, good):
 		return v.legError("repair", fmt.Errorf("block %d does not keep what is written to it", b.n))
 	}
-	if err := leg.learn(good, off, nil); err != nil {
+	if err := leg.learn(good, off, nil, nil); err != nil {
 		return v.legError("repair", err)
 	}
 	v.count.repaired.Add(1)
@@ -295,13 +313,16 @@ func (v *Volume) countBad(b badBlock) error {
 	return nil
 }
 
-// fetch asks for the other leg's block. The buffer is the caller's.
-func (v *Volume) fetch(ctx context.Context, lane *link.Lane, b int64) ([]byte, error) {
+// fetch asks for the other leg's block; with the flag Vouched errUnsure says that it has no sum there. The buffer is the caller's.
+func (v *Volume) fetch(ctx context.Context, lane *link.Lane, b int64, flags uint8) ([]byte, error) {
 	buf := block.Get(Block)
 	done := make(chan error, 1)
-	f := &link.Frame{Type: link.LegRead, Volume: v.handleNow(), Offset: uint64(b * Block), Length: Block}
+	f := &link.Frame{Type: link.LegRead, Flags: flags, Volume: v.handleNow(), Offset: uint64(b * Block), Length: Block}
 	lane.Ask(f, buf, func(status uint32, err error) {
-		if err == nil && status != statusDone {
+		switch {
+		case err == nil && status == statusUnsure:
+			err = errUnsure
+		case err == nil && status != statusDone:
 			err = errDamaged
 		}
 		done <- err
@@ -327,11 +348,16 @@ func (v *Volume) giveBlock(l *link.Lane, f *link.Frame, failed bool) error {
 			return
 		}
 		buf := block.Get(int(n))
-		bad, err := v.parts.Load().read(buf, off)
+		leg := v.parts.Load()
+		bad, err := leg.read(buf, off)
+		unsure := f.Flags&link.Vouched != 0 && leg.unsure(off, n)
 		v.locks.release(c)
-		if failed || err != nil || len(bad) > 0 {
+		if status := uint32(statusDamaged); failed || err != nil || len(bad) > 0 || unsure {
+			if unsure && len(bad) == 0 {
+				status = statusUnsure
+			}
 			block.Put(buf)
-			l.Ack(f.Request, statusDamaged)
+			l.Ack(f.Request, status)
 			return
 		}
 		l.Reply(f.Request, buf, func() { block.Put(buf) })

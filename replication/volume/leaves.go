@@ -160,14 +160,22 @@ func (v *Volume) readForDigest(p []byte, off int64) (bad []badBlock, err error) 
 		return nil, v.legError("read for a digest", err)
 	}
 	v.count.digest.Add(int64(len(p)))
+	if err := v.learn(leg, p, off, bad, nil); err != nil {
+		return nil, err
+	}
 	return bad, v.mark(leg, p, off, bad)
 }
 
-// mark prepares what was read for a digest.
-func (v *Volume) mark(leg *parts, p []byte, off int64, bad []badBlock) error {
-	if err := leg.learn(p, off, bad); err != nil {
+// learn is parts.learn; what fails it is the leg's failure.
+func (v *Volume) learn(leg *parts, p []byte, off int64, bad []badBlock, differ []byte) error {
+	if err := leg.learn(p, off, bad, differ); err != nil {
 		return v.legError("sums", err)
 	}
+	return nil
+}
+
+// mark puts the marks of bad blocks into what was read for a digest.
+func (v *Volume) mark(leg *parts, p []byte, off int64, bad []badBlock) error {
 	for _, b := range bad {
 		sum := leg.sum(b.n)
 		if sum == meta.SumUnknown {

@@ -67,7 +67,7 @@ func (v *Volume) scrubPiece(ctx context.Context, off, n int64) error {
 		return err
 	}
 	for i := range n / Block {
-		if differ[i/8]&(1<<(i%8)) == 0 {
+		if !hasBit(differ, i) {
 			continue
 		}
 		if err := v.settleDifference(ctx, off/Block+i); err != nil {
@@ -78,7 +78,8 @@ func (v *Volume) scrubPiece(ctx context.Context, off, n int64) error {
 }
 
 // compare digests a piece of this leg and asks the other node which of its blocks are different there. With bad blocks, which this
-// leg cannot give, it does so only if they are known already.
+// leg cannot give, it does so only if they are known already. A sum that is unknown is learned, on both legs, where they are equal:
+// what one leg holds without a sum may be what rotted there.
 func (v *Volume) compare(ctx context.Context, buf []byte, off int64, known bool) (differ []byte, bad []badBlock, err error) {
 	c, err := v.locks.lock(ctx, off/Block, int64(len(buf))/Block, false)
 	if err != nil {
@@ -122,8 +123,11 @@ func (v *Volume) compare(ctx context.Context, buf []byte, off int64, known bool)
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if errors.Is(err, link.ErrLost) {
+	switch {
+	case errors.Is(err, link.ErrLost):
 		err = ErrNotPaired
+	case err == nil:
+		err = v.learn(leg, buf, off, bad, differ)
 	}
 	return differ, bad, err
 }
@@ -138,18 +142,27 @@ func (v *Volume) pairedLane() (*link.Lane, error) {
 	return v.lane, nil
 }
 
-// settleDifference looks at a block that was different, with nobody writing it, and writes this leg's version to both: it is what
-// clients read. If the other leg could not give its own, that is a repair; if it could, something lost a write without an error.
+// settleDifference looks at a block that was different, with nobody writing it, and gives both legs one version. A leg that knows the
+// block's sum vouches for what it has; if both do, or neither, this leg's version stands: it is what clients read.
 func (v *Volume) settleDifference(ctx context.Context, b int64) error {
 	c, err := v.locks.lock(ctx, b, 1, true)
 	if err != nil {
 		return err
 	}
+	mine, end, err := v.whileMine(ctx)
+	if err != nil {
+		v.locks.release(c)
+		return ErrNotPaired
+	}
+	defer end()
 	buf := block.Get(Block)
 	defer block.Put(buf)
-	wrong, err := v.wrongThere(ctx, b, buf)
+	stands, err := v.judgeDifference(mine, b, buf)
+	if mine.Err() != nil && ctx.Err() == nil {
+		err = ErrNotPaired
+	}
 	q := &request{off: b * Block, n: Block, p: buf, sums: sumsOf(buf), fua: true}
-	if err != nil || !wrong || !v.begin(q) {
+	if err != nil || !stands || !v.begin(q) {
 		v.locks.release(c)
 		return err
 	}
@@ -159,20 +172,22 @@ func (v *Volume) settleDifference(ctx context.Context, b int64) error {
 	return nil
 }
 
-// wrongThere reads a block of this leg and says whether the other leg needs it. The caller has its place.
-func (v *Volume) wrongThere(ctx context.Context, b int64, buf []byte) (bool, error) {
+// judgeDifference reads a block of this leg and says whether it is to be written to the other one. Where the other one's stands, it has
+// been written here. The caller has its place.
+func (v *Volume) judgeDifference(ctx context.Context, b int64, buf []byte) (stands bool, err error) {
 	lane, err := v.pairedLane()
 	if err != nil {
 		return false, err
 	}
-	bad, err := v.parts.Load().read(buf, b*Block)
+	leg := v.parts.Load()
+	bad, err := leg.read(buf, b*Block)
 	switch {
 	case err != nil:
 		return false, v.legError("scrub", err)
 	case len(bad) > 0:
 		return false, nil // damaged, as was told; if the other leg had it, it would have been healed
 	}
-	theirs, err := v.fetch(ctx, lane, b)
+	theirs, err := v.fetch(ctx, lane, b, 0)
 	if theirs != nil {
 		defer block.Put(theirs)
 	}
@@ -180,23 +195,53 @@ func (v *Volume) wrongThere(ctx context.Context, b int64, buf []byte) (bool, err
 	case errors.Is(err, errDamaged):
 		v.count.repairedPeer.Add(1)
 		v.env.Log.Warn("a block is bad on the other leg and is repaired", "volume", v.ID, "block", b)
+		return true, nil
 	case errors.Is(err, link.ErrLost):
 		return false, ErrNotPaired
 	case err != nil:
 		return false, err
 	case bytes.Equal(buf, theirs):
 		return false, nil
+	}
+	return v.judgeVersions(ctx, lane, b, buf, theirs)
+}
+
+// judgeVersions decides between two versions of a block, neither of which contradicts a sum.
+func (v *Volume) judgeVersions(ctx context.Context, lane *link.Lane, b int64, mine, theirs []byte) (stands bool, err error) {
+	again, err := v.fetch(ctx, lane, b, link.Vouched) // nobody writes it meanwhile
+	if again != nil {
+		block.Put(again)
+	}
+	leg := v.parts.Load()
+	sure, theySure := !leg.unsure(b*Block, Block), err == nil
+	versions := []any{"volume", v.ID, "block", b, "mine", meta.SumOf(mine), "theirs", meta.SumOf(theirs)}
+	switch {
+	case errors.Is(err, link.ErrLost):
+		return false, ErrNotPaired
+	case err != nil && !errors.Is(err, errUnsure):
+		return false, err
+	case sure && !theySure:
+		v.count.repairedPeer.Add(1)
+		v.env.Log.Warn("a block without a checksum is different on the other leg and is repaired", versions...)
+	case theySure && !sure:
+		v.env.Log.Warn("a block without a checksum is different here, and the other leg has one", versions...)
+		return false, v.repair(leg, badBlock{n: b}, theirs)
 	default:
-		v.differs(b, buf, theirs)
+		v.differs(b, mine, theirs, sure)
 	}
 	return true, nil
 }
 
-// differs tells of two legs that both vouch for different content: a bug, or a drive that lost a write and its sum together.
-func (v *Volume) differs(b int64, mine, theirs []byte) {
+// differs tells of two legs of which both vouch for different content, or neither does: a bug, or a drive that lost a write and its
+// sum together.
+func (v *Volume) differs(b int64, mine, theirs []byte, vouched bool) {
 	v.count.differed.Add(1)
+	why := "each leg has its own for good"
+	if !vouched {
+		why = "neither leg has a checksum of the block that counts"
+	}
 	v.fault("REPL-2006", "The legs of a volume were different without a sign of it",
-		fmt.Sprintf("Block %d, at byte %d: sum %08x here, %08x on the other leg, and each leg has its own for good.", b, b*Block, meta.SumOf(mine), meta.SumOf(theirs)),
+		fmt.Sprintf("Block %d, at byte %d: sum %08x here, %08x on the other leg, and %s.", b, b*Block, meta.SumOf(mine), meta.SumOf(theirs), why),
 		"The version of the node that serves the volume was written to both. Export a support bundle: this must not happen.")
 }
 
@@ -214,19 +259,32 @@ func (v *Volume) compareBlocks(l *link.Lane, f *link.Frame, failed bool) error {
 		}
 		buf := block.Get(int(n))
 		defer block.Put(buf)
-		err := errDeadLeg
+		bits, err := []byte(nil), errDeadLeg
 		if !failed {
-			_, err = v.readForDigest(buf, off)
+			bits, err = v.compareWith(buf, off, f.Payload)
 		}
 		v.locks.release(c)
+		_ = drop(f, nil) //nolint:errcheck // always nil
 		if err != nil {
-			_ = drop(f, nil) //nolint:errcheck // always nil
 			l.Ack(f.Request, statusFailed)
 			return
 		}
-		bits := differing(digestsOf(buf), f.Payload)
-		_ = drop(f, nil) //nolint:errcheck // always nil
 		l.Reply(f.Request, bits, func() {})
 	})
 	return nil
+}
+
+// compareWith reads a piece of this leg and says which of its blocks have other digests than these.
+func (v *Volume) compareWith(buf []byte, off int64, digests []byte) (differ []byte, err error) {
+	leg := v.parts.Load()
+	bad, err := leg.read(buf, off)
+	if err != nil {
+		return nil, v.legError("read for a comparison", err)
+	}
+	v.count.digest.Add(int64(len(buf)))
+	if err := v.mark(leg, buf, off, bad); err != nil {
+		return nil, err
+	}
+	differ = differing(digestsOf(buf), digests)
+	return differ, v.learn(leg, buf, off, bad, differ)
 }

@@ -21,6 +21,7 @@ const (
 	statusFailed    = 1
 	statusElsewhere = 2 // of a forwarded request: as far as this node knows, it does not coordinate the volume
 	statusDamaged   = 3 // of a read: no leg has the block, or this one has it not
+	statusUnsure    = 4 // of a read of what has a sum: this leg has the block, but no sum of it
 )
 
 // sink is a copy into this leg.

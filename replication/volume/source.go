@@ -582,7 +582,7 @@ func (s *source) different(e int64, answer chan []byte) error {
 	defer s.v.mu.Unlock()
 	s.v.count.uncompared.Add(-blocks * Block)
 	for b := range blocks {
-		if bits[b/8]&(1<<(b%8)) != 0 {
+		if hasBit(bits, b) {
 			s.v.md().Dirty().Set(first+b, 1)
 		}
 	}
@@ -626,6 +626,9 @@ func differing(mine, theirs []byte) []byte {
 	}
 	return bits
 }
+
+// hasBit reads what differing wrote.
+func hasBit(bits []byte, i int64) bool { return bits[i/8]&(1<<(i%8)) != 0 }
 
 // expect registers for an answer that is about to be asked for.
 func (s *source) expect(kind link.Type, offset uint64) chan []byte {

@@ -1,10 +1,12 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -566,6 +568,79 @@ func TestScrubFindsADifference(t *testing.T) {
 	p.sameLegs()
 	if !b.holds(1025, 7) {
 		t.Error("the coordinator's version did not stand")
+	}
+}
+
+// loseSums damages the page of sums of the second extent, so that none of them is known.
+func (d *drive) loseSums(t *testing.T) {
+	t.Helper()
+	id, _ := parseID(testVolume) // a constant
+	buf := block.Alloc(block.Unit)
+	const at = 0x800000 + 2*block.Unit
+	if err := d.meta[id].ReadAt(buf, at); err != nil {
+		t.Fatal(err)
+	}
+	buf[4000] ^= 1
+	if err := d.meta[id].WriteAt(buf, at, block.Durable); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Proves: replication.md section 11. A leg that has lost a block's sum does not vouch for the block: where the other leg does, its version
+// stands, whoever serves the volume. Where neither does, or both, the version stands that clients read, and that is told.
+func TestScrubBelievesWhoKnows(t *testing.T) {
+	for name, c := range map[string]struct {
+		lost           []control.Node // whose sums
+		rotten         control.Node
+		stands         control.Node
+		repaired, peer int64
+		different      int64
+	}{
+		"the node that serves lost its sums": {lost: []control.Node{0}, rotten: 0, stands: 1, repaired: 1},
+		"the other node lost its sums":       {lost: []control.Node{1}, rotten: 1, stands: 0, peer: 1},
+		"both did":                           {lost: []control.Node{0, 1}, rotten: 1, stands: 0, different: 1},
+		"both did, and what is read is bad":  {lost: []control.Node{0, 1}, rotten: 0, stands: 0, different: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := servedPair(t, testSize)
+			a := p.nodes[0]
+			a.write(4<<20, 7, 1<<20)
+			a.flush()
+			for _, h := range p.nodes {
+				if err := h.m.Close(); err != nil {
+					t.Fatal(err)
+				}
+				h.drive.detach()
+			}
+			for _, n := range c.lost {
+				p.nodes[n].drive.loseSums(t)
+			}
+			const blk = 1024 + 5
+			p.nodes[c.rotten].drive.rot(t, blk)
+			stands := p.nodes[c.stands].drive.contents()[blk*block.Unit:][:block.Unit]
+			for _, h := range p.nodes {
+				h.start()
+			}
+			p.paired(1, 11, 0, 3, 0, 0, 1)
+			a.awaitStage("paired")
+			st := a.scrubbed(t)
+			if st.RepairedBlocks != c.repaired || st.Scrub.PeerRepaired != c.peer || st.Scrub.Different != c.different {
+				t.Errorf("%+v", st)
+			}
+			if !bytes.Equal(a.drive.contents()[blk*block.Unit:][:block.Unit], stands) {
+				t.Errorf("the version of node %c does not stand", 'a'+c.stands)
+			}
+			p.sameLegs()
+			if c.different > 0 {
+				e := a.awaitEvent("the difference", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2006" })
+				if !strings.Contains(e.Fault.Why, "neither leg has a checksum") {
+					t.Error(e.Fault.Why)
+				}
+			}
+			if again := a.scrubbed(t); again.Scrub.Different != c.different || again.RepairedBlocks != c.repaired {
+				t.Errorf("the next pass: %+v", again)
+			}
+		})
 	}
 }
 
