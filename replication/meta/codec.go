@@ -29,6 +29,7 @@ const (
 	offMajor    = 12
 	offSequence = 16
 	offHistory  = 320
+	offDamaged  = 768
 
 	softwareBytes = 32
 	reasonBytes   = 124
@@ -108,7 +109,7 @@ func cut(s string, n int) string {
 
 func (c *cursor) reserved(n int) { c.at += n }
 
-// fields lists the superblock of replication.md section 4 from offset 12 to 768.
+// fields lists the superblock from offset 12 to 2824.
 func (c *cursor) fields(s *Superblock, entries *uint32) {
 	c.at = offMajor
 	field(c, &s.FormatMajor)
@@ -160,7 +161,27 @@ func (c *cursor) fields(s *Superblock, entries *uint32) {
 	field(c, &s.WriteErrors)
 	field(c, &s.SyncErrors)
 	field(c, &s.ReasonCode)            // 640
-	c.text(&s.ReasonText, reasonBytes) // 644, to 768
+	c.text(&s.ReasonText, reasonBytes) // 644
+	c.damaged(s)                       // 768, to 2824
+}
+
+func (c *cursor) damaged(s *Superblock) {
+	c.at = offDamaged
+	entries := uint32(len(s.Damaged))
+	field(c, &entries)
+	c.reserved(4)
+	if !c.write {
+		s.Damaged = nil
+		if entries > 0 {
+			s.Damaged = make([]DamagedBlock, min(entries, DamagedMax))
+		}
+	}
+	for i := range s.Damaged {
+		field(c, &s.Damaged[i].Block)
+		field(c, &s.Damaged[i].Sum)
+		c.reserved(4)
+	}
+	c.at = offDamaged + 8 + DamagedMax*16
 }
 
 func (c *cursor) history(s *Superblock, entries uint32) {
@@ -218,6 +239,9 @@ func decode(p []byte, slot int) (*Superblock, error) {
 	if s.FormatMajor <= formatMajor && entries > HistoryMax {
 		return nil, &slotError{ErrNoSuperblock, fmt.Sprintf("%d history entries", entries)}
 	}
+	if n := binary.LittleEndian.Uint32(p[offDamaged:]); s.FormatMajor <= formatMajor && n > DamagedMax {
+		return nil, &slotError{ErrNoSuperblock, fmt.Sprintf("%d damaged blocks", n)}
+	}
 	return &s, nil
 }
 
@@ -264,6 +288,10 @@ func (s *Superblock) check() error {
 	must((s.LogSlots+contextMax-1)/contextMax <= s.LogBlocks, "a log of %d blocks cannot hold %d slots", s.LogBlocks, s.LogSlots)
 	must(s.Groups == uint64(groupsFor(int64(min(s.MetaBytes, volumeBytesMax)))), "%d groups for %d bytes", s.Groups, s.MetaBytes)
 	must(len(s.History) <= HistoryMax, "%d history entries", len(s.History))
+	must(len(s.Damaged) <= DamagedMax, "%d damaged blocks", len(s.Damaged))
+	for i, d := range s.Damaged {
+		must(d.Block < s.VolumeBytes/BlockBytes && (i == 0 || d.Block > s.Damaged[i-1].Block), "damaged block %d", d.Block)
+	}
 	must(len(s.Software) <= softwareBytes, "software version of %d bytes", len(s.Software))
 	must(len(s.ReasonText) <= reasonBytes, "reason of %d bytes", len(s.ReasonText))
 	return errors.Join(errs...)

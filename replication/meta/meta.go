@@ -329,6 +329,7 @@ func (s *Superblock) fixed() fixedFields {
 func (s *Superblock) clone() Superblock {
 	c := *s
 	c.History = slices.Clone(s.History)
+	c.Damaged = slices.Clone(s.Damaged)
 	return c
 }
 

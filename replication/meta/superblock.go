@@ -130,6 +130,7 @@ type Superblock struct {
 	Software                 string       // version, text, at most 32 bytes
 	ReadErrors, SumErrors    uint32
 	WriteErrors, SyncErrors  uint32
-	ReasonCode               uint32 // reason of the state: number of the fault code
-	ReasonText               string // at most 124 bytes
+	ReasonCode               uint32         // reason of the state: number of the fault code
+	ReasonText               string         // at most 124 bytes
+	Damaged                  []DamagedBlock // ascending, at most DamagedMax
 }

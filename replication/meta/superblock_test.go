@@ -422,6 +422,8 @@ func TestSuperIsACopy(t *testing.T) {
 
 func FuzzSuperblock(f *testing.F) {
 	s := full()
+	f.Add(encode(&s)[:offDamaged], true)
+	s = listed()
 	f.Add(encode(&s)[:endOfFields], true)
 	f.Add([]byte(superMagic), true)
 	f.Add([]byte{}, false)
@@ -446,4 +448,4 @@ func FuzzSuperblock(f *testing.F) {
 	})
 }
 
-const endOfFields = 768
+const endOfFields = 2824

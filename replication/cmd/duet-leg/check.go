@@ -12,7 +12,7 @@ import (
 	"duet/replication/meta"
 )
 
-// checkReport is the JSON of check; its names are for ever. Blocks = checked + unknown + unreadable + missing, when complete.
+// checkReport is the JSON of check; its names are for ever. Blocks = checked + unknown + unreadable + missing + listed, when complete.
 type checkReport struct {
 	Dir      string `json:"dir"`
 	Volume   string `json:"volume,omitempty"`
@@ -27,7 +27,8 @@ type checkReport struct {
 	Contradicts int64 `json:"contradicting"`
 	Unreadable  int64 `json:"unreadable"`
 	Missing     int64 `json:"missing"` // beyond the end of data
-	Bad         int64 `json:"bad"`     // contradicting + unreadable + missing
+	Listed      int64 `json:"listed"`  // read, there is no sum, and the leg has listed it as damaged
+	Bad         int64 `json:"bad"`     // contradicting + unreadable + missing + listed
 
 	BadBlocks []badBlock `json:"bad_blocks"` // at most --limit; without those that are missing
 	NotListed int64      `json:"bad_blocks_not_listed"`
@@ -45,13 +46,14 @@ type checkReport struct {
 type badBlock struct {
 	Block  int64  `json:"block"`
 	Byte   int64  `json:"byte"`
-	Why    string `json:"why"` // unreadable, contradicts-sum
+	Why    string `json:"why"` // unreadable, contradicts-sum, listed-as-damaged
 	Detail string `json:"detail"`
 }
 
 const (
 	whyUnreadable  = "unreadable"
 	whyContradicts = "contradicts-sum"
+	whyListed      = "listed-as-damaged"
 	pieceBytes     = block.BufferMax
 )
 
@@ -77,12 +79,12 @@ func check(ctx context.Context, l *leg, failure *problem, limit int, tell *progr
 	if !r.Complete {
 		r.Error = cancelled()
 	}
-	r.Bad = r.Contradicts + r.Unreadable + r.Missing
+	r.Bad = r.Contradicts + r.Unreadable + r.Missing + r.Listed
 	r.Problems = append(append(r.Problems, l.findings(i)...), r.SumPages.lostSums()...)
-	if n := r.Contradicts + r.Unreadable; n > 0 {
+	if n := r.Contradicts + r.Unreadable + r.Listed; n > 0 {
 		r.Problems = append(r.Problems, problem{
 			"bad-blocks", fmt.Sprintf("blocks bad: %d of %d", n, r.Blocks),
-			fmt.Sprintf("%d contradict their sum, %d are unreadable", r.Contradicts, r.Unreadable),
+			fmt.Sprintf("%d contradict their sum, %d are unreadable, %d are listed as damaged", r.Contradicts, r.Unreadable, r.Listed),
 			"With the other leg in sync duet-mirrord repairs them when they are read: duet volume scrub NAME. Look at the drive",
 		})
 	}
@@ -92,6 +94,10 @@ func check(ctx context.Context, l *leg, failure *problem, limit int, tell *progr
 // readAll goes over the extents; false: ctx ended it.
 func (r *checkReport) readAll(ctx context.Context, l *leg, i *meta.Inspection, tell *progress) bool {
 	var sums [meta.BlocksPerExtent]uint32
+	damaged := map[int64]uint32{}
+	for _, d := range i.Super.Damaged {
+		damaged[int64(d.Block)] = d.Sum
+	}
 	there := min(r.Blocks, l.data.Size()/meta.BlockBytes)
 	total := there * meta.BlockBytes
 	tell.at(0, total)
@@ -108,7 +114,7 @@ func (r *checkReport) readAll(ctx context.Context, l *leg, i *meta.Inspection, t
 		r.Missing += end - max(first, min(end, there))
 		for b := first; b < min(end, there); b += pieceBytes / meta.BlockBytes {
 			n := min(pieceBytes/meta.BlockBytes, min(end, there)-b)
-			if !r.readPiece(ctx, l.data, b, sums[b-first:][:n]) {
+			if !r.readPiece(ctx, l.data, b, sums[b-first:][:n], damaged) {
 				return false
 			}
 			tell.at((b+n)*meta.BlockBytes, total)
@@ -119,7 +125,7 @@ func (r *checkReport) readAll(ctx context.Context, l *leg, i *meta.Inspection, t
 }
 
 // readPiece compares blocks from b on with their sums. What cannot be read at once is read block by block.
-func (r *checkReport) readPiece(ctx context.Context, data block.Source, b int64, sums []uint32) bool {
+func (r *checkReport) readPiece(ctx context.Context, data block.Source, b int64, sums []uint32, damaged map[int64]uint32) bool {
 	if ctx.Err() != nil {
 		return false
 	}
@@ -139,7 +145,15 @@ func (r *checkReport) readPiece(ctx context.Context, data block.Source, b int64,
 			}
 		}
 		if want == meta.SumUnknown {
-			r.Unknown++
+			listed := false
+			if want, listed = damaged[b+int64(i)]; !listed {
+				r.Unknown++
+				continue
+			}
+		}
+		if want == meta.SumUnknown {
+			r.Listed++
+			r.bad(b+int64(i), whyListed, "the leg found it damaged, and no sum of it is known")
 			continue
 		}
 		r.Checked++
@@ -191,7 +205,8 @@ func (r *checkReport) print(w io.Writer) error {
 	}
 	p.line("blocks checked", "%d of %d", r.Checked, r.Blocks)
 	p.line("blocks unknown", "%d, read without a sum to compare", r.Unknown)
-	p.line("blocks bad", "%d: %d contradict their sum, %d unreadable, %d beyond the end of data", r.Bad, r.Contradicts, r.Unreadable, r.Missing)
+	p.line("blocks bad", "%d: %d contradict their sum, %d unreadable, %d listed as damaged, %d beyond the end of data",
+		r.Bad, r.Contradicts, r.Unreadable, r.Listed, r.Missing)
 	p.line("invalid map pages", "%d", r.InvalidMapPages)
 	lost := "no"
 	if r.LogLost {

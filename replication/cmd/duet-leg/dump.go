@@ -83,6 +83,15 @@ type superReport struct {
 	SumErrors          uint32   `json:"sum_errors"`
 	WriteErrors        uint32   `json:"write_errors"`
 	SyncErrors         uint32   `json:"sync_errors"`
+
+	Damaged []damagedBlock `json:"damaged_blocks"`
+}
+
+// damagedBlock is one that the leg has listed as not what was written.
+type damagedBlock struct {
+	Block int64  `json:"block"`
+	Byte  int64  `json:"byte"`
+	Sum   string `json:"sum"` // that it should have; empty: not known
 }
 
 type logReport struct {
@@ -240,6 +249,14 @@ func superOf(s *meta.Superblock) *superReport {
 	for _, g := range s.History {
 		r.History = append(r.History, generation(g))
 	}
+	r.Damaged = []damagedBlock{}
+	for _, d := range s.Damaged {
+		one := damagedBlock{Block: int64(d.Block), Byte: int64(d.Block) * meta.BlockBytes}
+		if d.Sum != meta.SumUnknown {
+			one.Sum = fmt.Sprintf("%08x", d.Sum)
+		}
+		r.Damaged = append(r.Damaged, one)
+	}
 	if s.ProofTime != 0 {
 		r.ProofTime = time.Unix(int64(s.ProofTime), 0).UTC().Format(time.RFC3339)
 	}
@@ -373,6 +390,11 @@ func (s *superReport) print(p page) {
 	p.line("last boot", s.Boot)
 	p.line("software", "%s", s.Software)
 	p.line("errors", "%d read, %d sum, %d write, %d sync", s.ReadErrors, s.SumErrors, s.WriteErrors, s.SyncErrors)
+	damaged := make([]int64, 0, len(s.Damaged))
+	for _, d := range s.Damaged {
+		damaged = append(damaged, d.Block)
+	}
+	p.line("damaged blocks", "%d%s", len(damaged), listed(damaged))
 	p.line("log", "%d blocks, %d slots, sequences from %d count", s.LogBlocks, s.LogSlots, s.LogFirst)
 }
 

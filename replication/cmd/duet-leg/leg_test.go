@@ -417,6 +417,8 @@ func fixedLeg(t *testing.T, dir string) {
 		s.UncleanOpens, s.Boot = 2, id(0xa6)
 		s.ReadErrors, s.SumErrors, s.WriteErrors, s.SyncErrors = 1, 2, 3, 4
 		s.ReasonCode, s.ReasonText = 2021, "write failed\x1b[2J: I/O error"
+		s.AddDamaged(3*meta.BlocksPerExtent+2, 0xd4a5bd83)
+		s.AddDamaged(3*meta.BlocksPerExtent+3, meta.SumUnknown)
 	}))
 	must(t, m.StartLog(data, nil))
 	buf := block.Alloc(meta.BlockBytes)
