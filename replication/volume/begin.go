@@ -66,7 +66,7 @@ func (v *Volume) readAgain(ctx context.Context, p []byte, off, n int64, done fun
 func (leg *parts) fits(p []byte, off int64) bool {
 	var table [MaxRequest / Block]uint32
 	sums := table[:len(p)/Block]
-	if !leg.meta.TrySums(off/Block, sums) {
+	if leg.meta.Damaged(off/Block, int64(len(sums))) || !leg.meta.TrySums(off/Block, sums) {
 		return false
 	}
 	for i, want := range sums {
@@ -117,7 +117,7 @@ func (w *begun) issue(b *batch.Batch) bool {
 	q := w.q
 	leg := w.v.parts.Load()
 	first, last := q.extents()
-	if !leg.meta.TryBegin(first, last) {
+	if leg.meta.Damaged(q.first(), q.blocks()) || !leg.meta.TryBegin(first, last) {
 		return false
 	}
 	q.hot = leg
@@ -204,7 +204,7 @@ func (v *Volume) beginApply(l *link.Lane, f *link.Frame, c *claim) bool {
 	leg := v.parts.Load()
 	off, n := int64(f.Offset), int64(f.Length)
 	first, last := extentsOf(off, n)
-	if !leg.meta.TryBegin(first, last) {
+	if leg.meta.Damaged(off/Block, n/Block) || !leg.meta.TryBegin(first, last) {
 		return false
 	}
 	v.wg.Add(1)

@@ -21,6 +21,12 @@ const testBytes = 2 * meta.ExtentBytes
 // newLeg is an attached volume of node a with a leg in memory.
 func newLeg(t *testing.T, state meta.State) (v *Volume, md *crashdev.Device) {
 	t.Helper()
+	v, m := newLegIn(t, state)
+	return v, m.meta
+}
+
+func newLegIn(t *testing.T, state meta.State) (v *Volume, on medium) {
+	t.Helper()
 	id, md := meta.ID{1}, crashdev.New(meta.SizeFor(testBytes))
 	err := meta.Format(md, meta.Superblock{
 		Site: meta.ID{2}, Volume: id, VolumeBytes: testBytes, State: state, Current: meta.Generation{Epoch: 1, Nonce: 1}, Flags: meta.FlagOpen,
@@ -33,12 +39,13 @@ func newLeg(t *testing.T, state meta.State) (v *Volume, md *crashdev.Device) {
 		t.Fatal(err)
 	}
 	v = New(id, "disk", testBytes, 0, Env{Log: slog.New(slog.DiscardHandler)})
-	leg := Leg{Data: block.NewWatch(crashdev.New(testBytes)), Meta: m, Side: block.NewWatch(crashdev.New(block.Unit))}
+	data := crashdev.New(testBytes)
+	leg := Leg{Data: block.NewWatch(data), Meta: m, Side: block.NewWatch(crashdev.New(block.Unit))}
 	if err := v.Attach(leg, meta.ID{3}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { v.Close() })
-	return v, md
+	return v, medium{data, md}
 }
 
 func (v *Volume) awaitStage(t *testing.T, want stage.Stage) {

@@ -18,13 +18,18 @@ import (
 // A leg keeps a checksum of each of its blocks (package meta), and every block that is read from it is compared with its
 // sum before it is used. One that does not fit, or cannot be read, is fetched from the other leg, whatever that leg is at
 // the moment: what has the sum that is expected here is the block that was acknowledged (replication.md 9.3).
+//
+// What is bad is listed durably (meta.DamagedBlock) before anything is done about it: a crash makes the sums of what is hot unknown, and
+// without the list it would count as good from then on, here and, over a copy, on the other leg. A block that is listed and has no sum in
+// the table is bad, unless it has the one of the list. It leaves the list when it is good, durably, before that is acknowledged; so a crash
+// at any point leaves it bad, or good.
 
 const (
 	// readErrorsMax is how many blocks a leg may fail to read within readErrorsFor before it is taken out, if the other leg
 	// counts, too.
 	readErrorsMax = 16
 	readErrorsFor = time.Hour
-	// damagedMax bounds how many damaged blocks are remembered; more are told together.
+	// damagedMax bounds how many damaged blocks are told one by one.
 	damagedMax = 1024
 )
 
@@ -49,18 +54,46 @@ func (leg *parts) read(p []byte, off int64) (bad []badBlock, err error) {
 	case err != nil:
 		return leg.readEach(p, off), nil
 	}
+	listed := leg.meta.Damaged(off/Block, int64(len(p)/Block))
 	var table [MaxRequest / Block]uint32
 	for len(p) > 0 {
 		sums := table[:min(len(table), len(p)/Block)]
 		leg.meta.Sums(off/Block, sums)
 		for i, want := range sums {
-			if want != meta.SumUnknown && meta.SumOf(p[i*Block:][:Block]) != want {
-				bad = append(bad, badBlock{n: off/Block + int64(i)})
+			if n := off/Block + int64(i); !leg.good(p[i*Block:][:Block], n, want) {
+				bad = append(bad, badBlock{n: n})
+			} else if listed {
+				if err := leg.unlist(n); err != nil { // it was a bad moment of the drive
+					return nil, err
+				}
 			}
 		}
 		p, off = p[len(sums)*Block:], off+int64(len(sums)*Block)
 	}
 	return bad, nil
+}
+
+// good says that what was read of a block is what its sum is of, or that it has none and nothing else speaks against it.
+func (leg *parts) good(p []byte, n int64, want uint32) bool {
+	if want == meta.SumUnknown && !leg.meta.Damaged(n, 1) {
+		return true
+	}
+	if want == meta.SumUnknown {
+		want = leg.meta.Expected(n)
+	}
+	return meta.SumOf(p) == want
+}
+
+// unlist takes a block from the list of damaged ones: what was read of it is good. It may have been written just before a crash of the
+// daemon, and be durable only after a sync.
+func (leg *parts) unlist(n int64) error {
+	if !leg.meta.Damaged(n, 1) {
+		return nil
+	}
+	if err := leg.data.Sync(); err != nil {
+		return err
+	}
+	return leg.meta.Undamaged(n, 1)
 }
 
 // readEach reads block by block, where a larger read failed.
@@ -69,7 +102,7 @@ func (leg *parts) readEach(p []byte, off int64) (bad []badBlock) {
 		b := badBlock{n: (off + i) / Block}
 		if err := leg.data.ReadAt(p[i:i+Block], off+i); err != nil {
 			b.unreadable = true
-		} else if want := leg.sum(b.n); want == meta.SumUnknown || meta.SumOf(p[i:i+Block]) == want {
+		} else if leg.good(p[i:i+Block], b.n, leg.sum(b.n)) {
 			continue
 		}
 		bad = append(bad, b)
@@ -174,15 +207,20 @@ func (v *Volume) heal(ctx context.Context, b badBlock) error {
 	switch {
 	case err != nil:
 		return v.legError("read", err)
-	case len(bad) == 0:
-		return nil // somebody was quicker, or it was a bad moment of the drive
+	case len(bad) == 0: // somebody was quicker, or it was a bad moment of the drive
+		return v.unlist(leg, b.n)
 	}
 	b = bad[0]
+	if err := v.list(leg, b); err != nil {
+		return err
+	}
 	if b.unreadable && v.tooManyReadErrors() {
 		return v.legError("read", fmt.Errorf("more than %d blocks could not be read within %v", readErrorsMax, readErrorsFor))
 	}
+	unknown := leg.sum(b.n) == meta.SumUnknown
 	v.mu.Lock()
-	lane, linked, both, inStep, suspect := v.lane, v.facts.Linked, v.facts.Self && v.facts.Peer, v.facts.InStep, v.suspectSum(b.n)
+	lane, linked, both := v.lane, v.facts.Linked, v.facts.Self && v.facts.Peer
+	either := both && (unknown || v.suspectSum(b.n)) // replication.md 10.1: either version is right
 	v.mu.Unlock()
 	if lane == nil || !linked {
 		if !both {
@@ -195,7 +233,6 @@ func (v *Volume) heal(ctx context.Context, b badBlock) error {
 	if good != nil {
 		defer block.Put(good)
 	}
-	want := leg.sum(b.n)
 	switch {
 	case errors.Is(err, link.ErrLost):
 		release()
@@ -204,12 +241,12 @@ func (v *Volume) heal(ctx context.Context, b badBlock) error {
 		return v.noteDamaged(b)
 	case err != nil:
 		return ctx.Err() // nil: it is the other node's now
-	case want == meta.SumUnknown && inStep, want == meta.SumOf(good):
+	case meta.SumOf(good) == leg.meta.Expected(b.n):
 	case both && !b.unreadable && bytes.Equal(buf, good):
 		v.env.Log.Warn("a checksum was wrong: both legs have the same block", "volume", v.ID, "block", b.n)
 		return v.trust(leg, b, good)
-	case suspect:
-		v.env.Log.Warn("a block that may have been written at the crash is the other leg's now", "volume", v.ID, "block", b.n)
+	case either:
+		v.env.Log.Warn("a bad block without a sum that counts is the other leg's now", "volume", v.ID, "block", b.n)
 	default:
 		return v.noteDamaged(b)
 	}
@@ -261,18 +298,46 @@ func (v *Volume) repair(leg *parts, b badBlock, good []byte) error {
 	}
 	buf := block.Get(Block)
 	defer block.Put(buf)
-	switch bad, err := leg.read(buf, off); {
-	case err != nil:
+	if err := leg.data.ReadAt(buf, off); err != nil {
 		return v.legError("repair", err)
-	case len(bad) > 0, !bytes.Equal(buf, good):
+	}
+	if !bytes.Equal(buf, good) {
 		return v.legError("repair", fmt.Errorf("block %d does not keep what is written to it", b.n))
 	}
 	if err := leg.learn(good, off, nil, nil); err != nil {
 		return v.legError("repair", err)
 	}
+	if err := v.unlist(leg, b.n); err != nil {
+		return err
+	}
 	v.count.repaired.Add(1)
 	v.env.Log.Warn("a block was repaired from the other leg", "volume", v.ID, "block", b.n, "unreadable", b.unreadable)
-	return v.countBad(b)
+	return nil
+}
+
+// list notes durably that a block of this leg is not what was written, and counts it, for people. The caller has a place of it in the
+// overlap lock.
+func (v *Volume) list(leg *parts, b badBlock) error {
+	v.mu.Lock()
+	_, told := v.damaged[b.n]
+	v.mu.Unlock()
+	full := len(leg.meta.Super().Damaged) == meta.DamagedMax
+	if leg.meta.Damaged(b.n, 1) || full && told {
+		return nil
+	}
+	sum := leg.sum(b.n)
+	err := leg.meta.Change(func(s *meta.Superblock) {
+		s.AddDamaged(b.n, sum)
+		if b.unreadable {
+			s.ReadErrors++
+		} else {
+			s.SumErrors++
+		}
+	})
+	if err != nil {
+		return v.legError("list of damaged blocks", err)
+	}
+	return nil
 }
 
 // trust notes the sum of a block that was not bad.
@@ -283,6 +348,17 @@ func (v *Volume) trust(leg *parts, b badBlock, good []byte) error {
 	}
 	defer leg.meta.End(e, e)
 	leg.meta.SetSums(b.n, sumsOf(good))
+	return v.unlist(leg, b.n)
+}
+
+// unlist is parts.unlist of what is good and durable.
+func (v *Volume) unlist(leg *parts, b int64) error {
+	if err := leg.meta.Undamaged(b, 1); err != nil {
+		return v.legError("list of damaged blocks", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.undamaged(b, 1)
 	return nil
 }
 
@@ -296,21 +372,6 @@ func (leg *parts) mend(good []byte, off int64) error {
 	default:
 		return leg.put(good, sums, off, Block, block.Durable)
 	}
-}
-
-// countBad counts a block of a bad medium in the superblock, for people.
-func (v *Volume) countBad(b badBlock) error {
-	err := v.change(func(s *meta.Superblock) {
-		if b.unreadable {
-			s.ReadErrors++
-		} else {
-			s.SumErrors++
-		}
-	})
-	if err != nil {
-		return v.legError("count of errors", err)
-	}
-	return nil
 }
 
 // fetch asks for the other leg's block; with the flag Vouched errUnsure says that it has no sum there. The buffer is the caller's.
@@ -351,6 +412,11 @@ func (v *Volume) giveBlock(l *link.Lane, f *link.Frame, failed bool) error {
 		leg := v.parts.Load()
 		bad, err := leg.read(buf, off)
 		unsure := f.Flags&link.Vouched != 0 && leg.unsure(off, n)
+		for _, b := range bad {
+			if err == nil && !failed {
+				err = v.list(leg, b) // it may be damaged for good
+			}
+		}
 		v.locks.release(c)
 		if status := uint32(statusDamaged); failed || err != nil || len(bad) > 0 || unsure {
 			if unsure && len(bad) == 0 {
@@ -384,7 +450,7 @@ func (v *Volume) noteDamaged(b badBlock) error {
 	v.fault("REPL-2011", "A block of a volume is damaged on every leg",
 		fmt.Sprintf("Block %d, at byte %d. %s, and the other leg does not have it as it was written.", b.n, b.n*Block, why),
 		"Bring the other node back if it is away: its leg may have the block. Else restore what lies there from a backup: a write of the whole block makes it good.")
-	return errors.Join(errDamaged, v.countBad(b))
+	return errDamaged
 }
 
 // undamaged: the blocks of a write are good again. The caller holds mu.
@@ -412,14 +478,47 @@ func (v *Volume) tooManyReadErrors() bool {
 // good, and the source may fetch it; else it is damaged here, too, and both legs say so.
 func (v *Volume) takeBad(off int64, sum uint32) uint32 {
 	leg := v.parts.Load()
-	e, _ := extentsOf(off, Block)
-	if err := leg.meta.Begin(e, e); err != nil {
-		_ = v.legError("activity log", err) //nolint:errcheck // told by the status
+	if err := leg.takeBad(off, sum); err != nil {
+		_ = v.legError("a damaged block", err) //nolint:errcheck // told by the status
 		return statusFailed
 	}
-	defer leg.meta.End(e, e)
-	leg.meta.SetSums(off/Block, []uint32{sum})
 	return statusDone
+}
+
+func (leg *parts) takeBad(off int64, sum uint32) error {
+	b, e := off/Block, off/meta.ExtentBytes
+	buf := block.Get(Block)
+	defer block.Put(buf)
+	err := leg.data.ReadAt(buf, off)
+	has := err == nil && meta.SumOf(buf) == sum
+	if dead := errors.Is(err, block.ErrDead) || errors.Is(err, block.ErrClosed); dead {
+		return err
+	}
+	if !has {
+		if err := leg.meta.Change(func(s *meta.Superblock) { s.AddDamaged(b, sum) }); err != nil {
+			return err
+		}
+	}
+	if err := leg.meta.Begin(e, e); err != nil {
+		return err
+	}
+	defer leg.meta.End(e, e)
+	leg.meta.SetSums(b, []uint32{sum})
+	if !has {
+		return nil
+	}
+	return leg.unlist(b)
+}
+
+// expected is the sum that a damaged block should have. Where nothing says what was there it is one that p, which was read of it, has not,
+// and from here on the block's: both legs are to know it as damaged.
+func (leg *parts) expected(b int64, p []byte) uint32 {
+	if sum := leg.meta.Expected(b); sum != meta.SumUnknown {
+		return sum
+	}
+	sum := meta.Stored(meta.SumOf(p) ^ 1<<31)
+	leg.meta.Learn(b, []uint32{sum})
+	return sum
 }
 
 // badMark stands for a damaged block where blocks are digested: two legs that both know it as damaged are equal.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"sync"
 
 	"duet/replication/block"
@@ -153,7 +152,7 @@ func (v *Volume) refresh(ctx context.Context, l locking, heal bool) error {
 }
 
 // readForDigest reads what this leg holds, for comparing. Sums that are unknown are learned; a block that it cannot give is
-// replaced by its mark. One that cannot be read, and whose sum is unknown, cannot be compared: the leg has failed.
+// replaced by its mark.
 func (v *Volume) readForDigest(p []byte, off int64) (bad []badBlock, err error) {
 	leg := v.parts.Load()
 	if bad, err = leg.read(p, off); err != nil {
@@ -163,7 +162,8 @@ func (v *Volume) readForDigest(p []byte, off int64) (bad []badBlock, err error) 
 	if err := v.learn(leg, p, off, bad, nil); err != nil {
 		return nil, err
 	}
-	return bad, v.mark(leg, p, off, bad)
+	leg.mark(p, off, bad)
+	return bad, nil
 }
 
 // learn is parts.learn; what fails it is the leg's failure.
@@ -175,15 +175,10 @@ func (v *Volume) learn(leg *parts, p []byte, off int64, bad []badBlock, differ [
 }
 
 // mark puts the marks of bad blocks into what was read for a digest.
-func (v *Volume) mark(leg *parts, p []byte, off int64, bad []badBlock) error {
+func (leg *parts) mark(p []byte, off int64, bad []badBlock) {
 	for _, b := range bad {
-		sum := leg.sum(b.n)
-		if sum == meta.SumUnknown {
-			return v.legError("read for a digest", fmt.Errorf("block %d cannot be read, and its sum is not known", b.n))
-		}
-		copy(p[b.n*Block-off:], badMark(sum))
+		copy(p[b.n*Block-off:], badMark(leg.meta.Expected(b.n)))
 	}
-	return nil
 }
 
 func (v *Volume) refreshExtent(ctx context.Context, e int64, l locking, buf []byte) (bad []badBlock, err error) {

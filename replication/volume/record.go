@@ -267,8 +267,8 @@ func (v *Volume) Status() control.VolumeStatus {
 		HeldOps:  int(v.count.held.Load()),
 		Reads:    v.count.reads.Load(), Writes: v.count.writes.Load(), Flushes: v.count.flushes.Load(),
 		LastStallMS:    v.count.stallMS.Load(),
-		RepairedBlocks: v.count.repaired.Load(), DamagedBlocks: len(v.damaged),
-		Scrub: control.ScrubProgress{PeerRepaired: v.count.repairedPeer.Load(), Different: v.count.differed.Load()},
+		RepairedBlocks: v.count.repaired.Load(),
+		Scrub:          control.ScrubProgress{PeerRepaired: v.count.repairedPeer.Load(), Different: v.count.differed.Load()},
 		Copy: control.CopyProgress{
 			Running:     v.facts.Role != stage.NoCopy && v.facts.Phase != stage.Holding,
 			DirtyBytes:  v.count.dirtyAtStart.Load(),
@@ -281,6 +281,7 @@ func (v *Volume) Status() control.VolumeStatus {
 	}
 	s := v.md().Super()
 	st.LegState = StateName(s.State)
+	st.DamagedBlocks = len(s.Damaged)
 	switch {
 	case v.ejected:
 		st.LegState = StateName(meta.Ejected)

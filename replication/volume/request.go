@@ -355,17 +355,22 @@ func (q *request) frame() *link.Frame {
 	return f
 }
 
-// write writes p, or zeroes, to extents that are hot, and notes their sums.
+// write writes p, or zeroes, to extents that are hot, and notes their sums. A damaged block is good from here on, and no crash may bring back
+// what was there before and count it as good, so it is durable before it leaves the list.
 func (leg *parts) write(p []byte, sums []uint32, off, n int64, d block.Durability) (err error) {
+	if leg.meta.Damaged(off/Block, n/Block) {
+		d = block.Durable
+	}
 	if p == nil {
 		err = leg.data.Zero(off, n, d)
 	} else {
 		err = leg.data.WriteAt(p, off, d)
 	}
-	if err == nil {
-		leg.meta.SetSums(off/Block, sums)
+	if err != nil {
+		return err
 	}
-	return err
+	leg.meta.SetSums(off/Block, sums)
+	return leg.meta.Undamaged(off/Block, n/Block)
 }
 
 // put writes what does not come from a client here, when the activity log of this leg has its extents (O1).

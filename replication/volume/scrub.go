@@ -96,7 +96,7 @@ func (v *Volume) compare(ctx context.Context, buf []byte, off int64, known bool)
 	case err != nil:
 		err = v.legError("scrub", err)
 	case known || len(bad) == 0:
-		err = v.mark(leg, buf, off, bad)
+		leg.mark(buf, off, bad)
 	}
 	if err != nil || len(bad) > 0 && !known {
 		v.locks.release(c)
@@ -282,9 +282,7 @@ func (v *Volume) compareWith(buf []byte, off int64, digests []byte) (differ []by
 		return nil, v.legError("read for a comparison", err)
 	}
 	v.count.digest.Add(int64(len(buf)))
-	if err := v.mark(leg, buf, off, bad); err != nil {
-		return nil, err
-	}
+	leg.mark(buf, off, bad)
 	differ = differing(digestsOf(buf), digests)
 	return differ, v.learn(leg, buf, off, bad, differ)
 }

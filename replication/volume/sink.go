@@ -299,6 +299,9 @@ func (v *Volume) write(f *link.Frame, off, n int64) uint32 {
 		_ = v.legError("write", err) //nolint:errcheck // told by the status
 		return statusFailed
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.undamaged(off/Block, n/Block)
 	return statusDone
 }
 

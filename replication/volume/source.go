@@ -429,18 +429,18 @@ func (s *source) sendBad(b int64) error {
 		return errCopyOver
 	}
 	buf := block.Get(Block)
+	defer block.Put(buf)
 	leg := v.parts.Load()
 	bad, err := leg.read(buf, b*Block)
-	block.Put(buf)
-	sum := leg.sum(b)
 	switch {
-	case err != nil, len(bad) > 0 && sum == meta.SumUnknown:
+	case err != nil:
 		v.locks.release(c)
-		return v.legError("read for the copy", errors.Join(err, errDamaged))
+		return v.legError("read for the copy", err)
 	case len(bad) == 0:
 		v.locks.release(c)
 		return s.send(interval{b, 1})
 	}
+	sum := leg.expected(b, buf)
 	defer v.locks.release(c)
 	s.enqueue(&link.Frame{Type: link.ResyncBad, Offset: uint64(b * Block), Length: Block, Status: sum}, interval{b, 1}, func() {})
 	return nil

@@ -162,11 +162,16 @@ func TestAClientLeavesDuringARepair(t *testing.T) {
 // A power cut of both nodes before a repaired block is durable leaves it bad, to be repaired again: what rotted never becomes what counts
 // because its extent was being written to.
 func TestAPowerCutDuringARepair(t *testing.T) {
+	t.Run("in an extent that nobody writes", func(t *testing.T) { powerCutDuringARepair(t, 0) })
+	t.Run("in one that is written to", func(t *testing.T) { powerCutDuringARepair(t, 4<<20) })
+}
+
+func powerCutDuringARepair(t *testing.T, writes int64) {
 	p := servedPair(t, testSize)
 	a, b := p.nodes[0], p.nodes[1]
-	a.write(0, 7, 4096)
+	a.write(writes, 7, 4096)
 	a.flush()
-	const bad = 1024 + 5 // in an extent that nobody writes
+	const bad = 1024 + 5
 	a.drive.rot(t, bad)
 	id, _ := parseID(testVolume) // a constant
 	reached, release := make(chan struct{}), make(chan struct{})
@@ -287,15 +292,190 @@ func TestABlockDamagedOnBothLegs(t *testing.T) {
 		}
 	}
 	a.awaitEvent("the fault", func(e control.Event) bool { return e.Fault != nil && e.Fault.Code == "REPL-2011" })
-	if st := a.vol().Status(); st.DamagedBlocks != 1 || st.Stage != "paired" {
-		t.Errorf("%+v", st)
+	for _, h := range p.nodes {
+		if st := h.vol().Status(); st.DamagedBlocks != 1 || st.Stage != "paired" {
+			t.Errorf("%+v", st)
+		}
 	}
 	b.write(5*4096, 9, 4096)
 	if got, err := a.readBlock(5); err != nil || got != 9 {
 		t.Errorf("after a write: %d, %v", got, err)
 	}
-	if st := a.vol().Status(); st.DamagedBlocks != 0 {
+	for _, h := range p.nodes {
+		if st := h.vol().Status(); st.DamagedBlocks != 0 {
+			t.Errorf("%+v", st)
+		}
+	}
+	p.sameLegs()
+}
+
+// What is damaged on both legs is so after a power cut of both nodes, too, although their extent was being written to.
+func TestABlockDamagedOnBothLegsAndAPowerCut(t *testing.T) {
+	p := servedPair(t, testSize)
+	a, b := p.nodes[0], p.nodes[1]
+	a.write(0, 7, 1<<20)
+	a.flush()
+	a.drive.rot(t, 5)
+	b.drive.rot(t, 5)
+	if _, err := a.readBlock(5); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("%v, want EIO", err)
+	}
+	a.write(6*block.Unit, 8, block.Unit)
+	a.flush()
+	for i, h := range p.nodes {
+		h.powerCut(uint64(i))
+	}
+	for _, h := range p.nodes {
+		h.start()
+	}
+	p.resolve(0, 1, 30)
+	for _, h := range p.nodes {
+		if got, err := h.readBlock(5); !errors.Is(err, syscall.EIO) {
+			t.Errorf("node %c: %d, %v, want EIO", 'a'+h.node, got, err)
+		}
+		if got, err := h.readBlock(6); err != nil || got != 8 {
+			t.Errorf("node %c: the next block: %d, %v", 'a'+h.node, got, err)
+		}
+	}
+	a.write(5*block.Unit, 9, block.Unit)
+	for _, h := range p.nodes {
+		if got, err := h.readBlock(5); err != nil || got != 9 {
+			t.Errorf("node %c after a write: %d, %v", 'a'+h.node, got, err)
+		}
+	}
+	p.sameLegs()
+}
+
+// A block that is damaged at a node alone stays so over a power cut, with the sum that it should have: when the other node is back, its
+// block is recognized.
+func TestADamagedBlockOfANodeAloneAndAPowerCut(t *testing.T) {
+	p := servedPair(t, testSize)
+	a := p.nodes[0]
+	a.write(0, 7, 1<<20)
+	a.flush()
+	p.nodes[1].crash()
+	a.solo(2)
+	a.awaitStage("alone")
+	a.drive.rot(t, 5)
+	if _, err := a.readBlock(5); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("%v, want EIO", err)
+	}
+	a.write(6*block.Unit, 8, block.Unit)
+	a.flush()
+	a.powerCut(3)
+	a.start()
+	a.solo(2)
+	a.awaitStage("alone")
+	if st := a.vol().Status(); st.DamagedBlocks != 1 {
 		t.Errorf("%+v", st)
+	}
+	if got, err := a.readBlock(5); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%d, %v, want EIO", got, err)
+	}
+	p.nodes[1].start()
+	p.rejoin(0, 3, 12)
+	for _, h := range p.nodes {
+		if got, err := h.readBlock(5); err != nil || got != 7 {
+			t.Errorf("node %c: %d, %v", 'a'+h.node, got, err)
+		}
+	}
+	if st := a.vol().Status(); st.DamagedBlocks != 0 || st.RepairedBlocks != 1 {
+		t.Errorf("%+v", st)
+	}
+	p.sameLegs()
+}
+
+// A block that the drive cannot read, and of which a power cut left no sum, costs no leg: the other leg that counts has it.
+func TestAnUnreadableBlockAfterAPowerCut(t *testing.T) {
+	p := servedPair(t, testSize)
+	for _, bad := range p.nodes {
+		p.nodes[0].write(0, 7, 1<<20)
+		p.nodes[0].flush()
+		for i, h := range p.nodes {
+			h.powerCut(uint64(i))
+		}
+		bad.drive.unreadable(5)
+		for _, h := range p.nodes {
+			h.start()
+		}
+		p.resolve(0, uint64(1+2*bad.node), 30+uint64(bad.node))
+		for _, h := range p.nodes {
+			if got, err := h.readBlock(5); err != nil || got != 7 {
+				t.Errorf("bad at node %c, read at node %c: %d, %v", 'a'+bad.node, 'a'+h.node, got, err)
+			}
+			if st := h.vol().Status(); st.LegState != "uptodate" || st.DamagedBlocks != 0 {
+				t.Errorf("%+v", st)
+			}
+		}
+		p.sameLegs()
+	}
+}
+
+// The same where both legs are in sync, and only the page of sums was lost.
+func TestAnUnreadableBlockWithoutASum(t *testing.T) {
+	p := servedPair(t, testSize)
+	a := p.nodes[0]
+	a.write(4<<20, 7, 1<<20)
+	a.flush()
+	if err := a.m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.drive.detach()
+	a.drive.loseSums(t)
+	a.start()
+	p.paired(1, 11, 0, 3, 0, 0)
+	a.awaitStage("paired")
+	const bad = 1024 + 5
+	failed := a.drive.unreadable(bad)
+	if got, err := a.readBlock(bad); err != nil || got != 7 || failed.Load() == 0 {
+		t.Errorf("%d, %v after %d errors", got, err, failed.Load())
+	}
+	if st := a.vol().Status(); st.RepairedBlocks != 1 || st.DamagedBlocks != 0 {
+		t.Errorf("%+v", st)
+	}
+	a.drive.rot(t, bad) // from here on its sum is known
+	if got, err := a.readBlock(bad); err != nil || got != 7 {
+		t.Errorf("after the repair: %d, %v", got, err)
+	}
+}
+
+// The same at a node alone costs that block, and the copy to the node that comes back tells it so.
+func TestAnUnreadableBlockOfANodeAloneAfterAPowerCut(t *testing.T) {
+	p := servedPair(t, testSize)
+	a := p.nodes[0]
+	a.write(0, 7, 1<<20)
+	a.flush()
+	p.nodes[1].crash()
+	a.solo(2)
+	a.awaitStage("alone")
+	a.write(0, 8, 64<<10)
+	a.flush()
+	a.powerCut(1)
+	a.drive.unreadable(5)
+	a.start()
+	a.solo(2)
+	a.awaitStage("alone")
+	if _, err := a.readBlock(5); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%v, want EIO", err)
+	}
+	p.nodes[1].start()
+	p.rejoin(0, 3, 12)
+	for _, h := range p.nodes {
+		if st := h.vol().Status(); st.LegState != "uptodate" || st.DamagedBlocks != 1 {
+			t.Errorf("%+v", st)
+		}
+		for blk := range int64(16) {
+			got, err := h.readBlock(blk)
+			if blk == 5 && !errors.Is(err, syscall.EIO) || blk != 5 && (err != nil || got != 8) {
+				t.Errorf("node %c, block %d: %d, %v", 'a'+h.node, blk, got, err)
+			}
+		}
+	}
+	a.write(0, 9, 64<<10)
+	for _, h := range p.nodes {
+		if got, err := h.readBlock(5); err != nil || got != 9 {
+			t.Errorf("node %c after a write: %d, %v", 'a'+h.node, got, err)
+		}
 	}
 	p.sameLegs()
 }
