@@ -36,6 +36,7 @@ type watched struct {
 	tell    func(b *batch.Batch, err error, ended bool) // called once; not ended: it was given up, and goes on
 	late    func()                                      // called when it ends after that; nil: nobody cares
 	began   time.Time
+	counts  bool // among the latencies: a write or a sync
 	ticks   int  // seen by Tick
 	givenUp bool // this and ticks: under the watch's mu
 }
@@ -45,7 +46,7 @@ const (
 	windowTicks = 4 // so that 20 ticks are looked back on
 )
 
-// latencies counts requests by the logarithm of their microseconds.
+// latencies counts writes and syncs by the logarithm of their microseconds.
 type latencies [40]atomic.Uint32
 
 // NewWatch watches a device, which belongs to it from here on.
@@ -79,7 +80,7 @@ func (w *Watch) BeginRead(b *batch.Batch, off int64, n int, done func(*batch.Bat
 			return
 		}
 		done(b, own, nil)
-	}, func() { Put(own) })
+	}, func() { Put(own) }, false)
 	if r == nil {
 		return
 	}
@@ -93,7 +94,7 @@ func (w *Watch) BeginRead(b *batch.Batch, off int64, n int, done func(*batch.Bat
 // BeginWrite is WriteAt that does not wait: the request goes out when b ends. done is called once, perhaps before BeginWrite returns,
 // and must not wait. p is not to be changed until then.
 func (w *Watch) BeginWrite(b *batch.Batch, p []byte, off int64, d Durability, done func(*batch.Batch, error)) {
-	r := w.begin(b, func(b *batch.Batch, err error, _ bool) { done(b, err) }, nil)
+	r := w.begin(b, func(b *batch.Batch, err error, _ bool) { done(b, err) }, nil, true)
 	if r == nil {
 		return
 	}
@@ -107,7 +108,7 @@ func (w *Watch) BeginWrite(b *batch.Batch, p []byte, off int64, d Durability, do
 // BeginSync is Sync that does not wait; it goes out when b ends. done is called once, perhaps before BeginSync returns, and must not
 // wait.
 func (w *Watch) BeginSync(b *batch.Batch, done func(*batch.Batch, error)) {
-	r := w.begin(b, func(b *batch.Batch, err error, _ bool) { done(b, err) }, nil)
+	r := w.begin(b, func(b *batch.Batch, err error, _ bool) { done(b, err) }, nil, true)
 	if r == nil {
 		return
 	}
@@ -152,7 +153,7 @@ func (w *Watch) WriteAt(p []byte, off int64, d Durability) error {
 // Zero is Device.Zero.
 func (w *Watch) Zero(off, n int64, d Durability) error {
 	return wait(func(b *batch.Batch, done func(error)) {
-		if r := w.begin(b, func(_ *batch.Batch, err error, _ bool) { done(err) }, nil); r != nil {
+		if r := w.begin(b, func(_ *batch.Batch, err error, _ bool) { done(err) }, nil, true); r != nil {
 			w.spawn(r, func() error { return w.below.Zero(off, n, d) })
 		}
 	})
@@ -209,8 +210,8 @@ func (w *Watch) Abandon(cause error) {
 }
 
 // begin counts a request in, or tells it that the device is dead.
-func (w *Watch) begin(b *batch.Batch, tell func(*batch.Batch, error, bool), late func()) *watched {
-	r := &watched{tell: tell, late: late, began: time.Now()}
+func (w *Watch) begin(b *batch.Batch, tell func(*batch.Batch, error, bool), late func(), counts bool) *watched {
+	r := &watched{tell: tell, late: late, began: time.Now(), counts: counts}
 	w.mu.Lock()
 	dead := w.dead
 	if dead == nil {
@@ -235,8 +236,9 @@ func (w *Watch) spawn(r *watched, request func() error) {
 
 // end counts a request out and tells its end, unless nobody waits for that any more.
 func (w *Watch) end(b *batch.Batch, r *watched, err error) {
-	us := uint64(time.Since(r.began).Microseconds())
-	w.window[w.now.Load()][min(bits.Len64(us), len(latencies{})-1)].Add(1)
+	if r.counts {
+		w.count(time.Since(r.began))
+	}
 	w.mu.Lock()
 	givenUp := r.givenUp
 	if delete(w.running, r); len(w.running) == 0 {
@@ -251,8 +253,14 @@ func (w *Watch) end(b *batch.Batch, r *watched, err error) {
 	}
 }
 
-// Tick is to be called at a steady pace. oldest is in how many ticks the oldest request that is under way was seen; p50 what half of
-// those took at most that ended within the last 20 ticks, within a factor of two, and 0 if none did.
+// count notes how long a request took.
+func (w *Watch) count(d time.Duration) {
+	w.window[w.now.Load()][min(bits.Len64(uint64(d.Microseconds())), len(latencies{})-1)].Add(1)
+}
+
+// Tick is to be called at a steady pace. oldest is in how many ticks the oldest request that is under way was seen; p50 what half of the
+// writes and syncs took at least that ended within the last 20 ticks, within a factor of two, and 0 if none did. Reads do not count: two
+// legs are compared by it, and only what is written goes to both.
 func (w *Watch) Tick() (oldest int, p50 time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -283,7 +291,7 @@ func (w *Watch) half() time.Duration {
 	below := uint32(0)
 	for k := range sum {
 		if below += sum[k].Load(); total > 0 && 2*below >= total {
-			return time.Duration(1<<k) * time.Microsecond
+			return max(1<<k/2*time.Microsecond, time.Microsecond)
 		}
 	}
 	return 0

@@ -115,6 +115,14 @@ func TestTick(t *testing.T) {
 	if oldest, p50 := w.Tick(); oldest != 0 || p50 != 0 {
 		t.Errorf("idle: %d, %v", oldest, p50)
 	}
+	for range 99 {
+		if err := w.ReadAt(block.Alloc(block.Unit), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, p50 := w.Tick(); p50 != 0 {
+		t.Errorf("reads count: %v", p50)
+	}
 	for range 9 {
 		if err := w.WriteAt(block.Alloc(block.Unit), 0, block.Cached); err != nil {
 			t.Fatal(err)

@@ -2,7 +2,8 @@
 // section 9.6). It is pure: Judge is given what both nodes measured, a tick at a time, and keeps its own counts.
 //
 // A disk that is slow without an error holds every write of the volume, on both nodes. It is taken out only if that helps: the
-// other leg counts, is in step, was heard of lately, and is well by the same measure. When both are slow nothing is done.
+// other leg counts, is in step, was heard of lately, and is well by the same measure. When both are slow nothing is done, nor when there is
+// nothing of the other one to compare with.
 //
 // Time is counted in ticks, which the caller makes every TickMS while it runs. A process that was stopped, with its requests
 // under way, makes none meanwhile, so it does not take its own leg out when it goes on.
@@ -25,7 +26,7 @@ const (
 // Stat is what a node measured of one leg.
 type Stat struct {
 	OldestTicks int   // for how many ticks its oldest request has been under way
-	P50MicroS   int64 // of the requests that ended in the last 5 s; 0: none did
+	P50MicroS   int64 // of the writes and syncs that ended in the last 5 s, which both legs get; 0: none did
 }
 
 // Look is a tick of both legs, by the node of the one that may be taken out.
@@ -43,7 +44,7 @@ type Leg struct {
 
 // Judge says why the own leg is to be taken out; empty: it is not.
 func (l *Leg) Judge(k Look) string {
-	slow := k.Own.P50MicroS > slowMS*1000 && k.Own.P50MicroS > slowTimes*k.Other.P50MicroS
+	slow := k.Own.P50MicroS > slowMS*1000 && k.Other.P50MicroS > 0 && k.Own.P50MicroS > slowTimes*k.Other.P50MicroS
 	if !k.InStep || !well(k) || !slow {
 		l.slowFor = 0
 	} else {
@@ -55,8 +56,8 @@ func (l *Leg) Judge(k Look) string {
 	case k.Own.OldestTicks > hangTicks:
 		return fmt.Sprintf("a request to its disk has been under way for more than %d ms", hangTicks*TickMS)
 	case l.slowFor > slowTicks:
-		return fmt.Sprintf("half of its requests have taken more than %d ms for %d s, those of the other leg %d ms",
-			k.Own.P50MicroS/1000, slowTicks*TickMS/1000, k.Other.P50MicroS/1000)
+		return fmt.Sprintf("half of its writes and syncs have taken more than %d ms for %d s, those of the other leg %d ms",
+			k.Own.P50MicroS/1000, slowTicks*TickMS/1000, k.Other.P50MicroS/1000) // within a factor of two: see block.Watch.Tick
 	}
 	return ""
 }

@@ -31,6 +31,7 @@ func TestJudge(t *testing.T) {
 		"the other one begins to hang":   {Look{Own: hung, Other: Stat{OldestTicks: healthTicks + 1}, InStep: true}, 0},
 		"hangs, the other one is slow":   {Look{Own: hung, Other: slow, InStep: true}, 0},
 		"slow":                           {Look{Own: slow, Other: well, InStep: true}, slowTicks + 1},
+		"slow, the other one is idle":    {Look{Own: slow, InStep: true}, 0},
 		"slow, but not by so much":       {Look{Own: Stat{P50MicroS: 19 * 9000}, Other: Stat{P50MicroS: 9000}, InStep: true}, 0},
 		"slow by much, but quick enough": {Look{Own: Stat{P50MicroS: 100_000}, Other: Stat{P50MicroS: 10}, InStep: true}, 0},
 		"both slow":                      {Look{Own: Stat{P50MicroS: 5_000_000}, Other: slow, InStep: true}, 0},
