@@ -350,31 +350,79 @@ func (s *source) pass(out []interval) []interval {
 	return out
 }
 
-// send copies one piece: lock, read, enqueue, unlock. The lane keeps the order, so a newer write is neither
-// overtaken nor undone (replication.md 10.2).
+// send copies one piece. What this leg cannot give of it is healed from the target, which may well have it, or sent as what it is.
 func (s *source) send(p interval) error {
+	todo := []interval{p}
+	for len(todo) > 0 {
+		p, todo = todo[0], todo[1:]
+		if p.n == 0 {
+			continue
+		}
+		bad, err := s.sendPiece(p)
+		if err != nil {
+			return err
+		}
+		again, err := s.settleBad(p, bad)
+		if err != nil {
+			return err
+		}
+		todo = append(again, todo...)
+	}
+	return nil
+}
+
+// sendPiece locks, reads, enqueues, unlocks. The lane keeps the order, so a newer write is neither overtaken nor undone
+// (replication.md 10.2). With bad blocks nothing was sent.
+func (s *source) sendPiece(p interval) (bad []badBlock, err error) {
 	v := s.v
 	if err := s.until(func() bool { return s.onTheWay < targetBytesMax }); err != nil {
-		return err
+		return nil, err
 	}
 	c, err := v.locks.lock(s.ctx, p.from, p.n, false)
 	if err != nil {
-		return errCopyOver
-	}
-	buf := block.Get(int(p.n * Block))
-	bad, err := v.parts.Load().read(buf, p.from*Block)
-	if err != nil || len(bad) > 0 {
-		block.Put(buf)
-		v.locks.release(c)
-		if err != nil {
-			return v.legError("read for the copy", err)
-		}
-		return s.sendAround(p, bad)
+		return nil, errCopyOver
 	}
 	defer v.locks.release(c)
+	buf := block.Get(int(p.n * Block))
+	bad, err = v.parts.Load().read(buf, p.from*Block)
+	if err != nil || len(bad) > 0 {
+		block.Put(buf)
+		if err != nil {
+			return nil, v.legError("read for the copy", err)
+		}
+		return bad, nil
+	}
 	f := &link.Frame{Type: link.Resync, Offset: uint64(p.from * Block), Length: uint32(len(buf)), Payload: buf}
 	s.enqueue(f, p, func() { block.Put(buf) })
-	return nil
+	return nil, nil
+}
+
+// settleBad heals the bad blocks of a piece, or sends them as what they are, and says what of the piece is still to be sent.
+func (s *source) settleBad(p interval, bad []badBlock) (again []interval, err error) {
+	if len(bad) == 0 {
+		return nil, nil
+	}
+	rest := p
+	for _, b := range bad {
+		err := s.v.heal(s.ctx, b)
+		switch {
+		case err == nil:
+			continue
+		case s.ctx.Err() != nil:
+			return nil, errCopyOver
+		case !errors.Is(err, errDamaged):
+			return nil, err
+		}
+		sent, err := s.sendBad(b.n)
+		if err != nil {
+			return nil, err
+		}
+		if sent {
+			again = append(again, interval{rest.from, b.n - rest.from})
+			rest = interval{b.n + 1, p.from + p.n - b.n - 1}
+		}
+	}
+	return append(again, rest), nil
 }
 
 // enqueue sends a frame of the copy about a piece whose place in the overlap lock the caller has.
@@ -388,62 +436,27 @@ func (s *source) enqueue(f *link.Frame, p interval, free func()) {
 	})
 }
 
-// sendAround sends a piece with blocks that this leg could not give: healed from the target, which may well have them, or as
-// what they are.
-func (s *source) sendAround(p interval, bad []badBlock) error {
-	rest := p
-	for _, b := range bad {
-		err := s.v.heal(s.ctx, b)
-		switch {
-		case err == nil:
-			continue // sent with what follows
-		case s.ctx.Err() != nil:
-			return errCopyOver
-		case !errors.Is(err, errDamaged):
-			return err
-		}
-		if err := s.sendUnless(interval{rest.from, b.n - rest.from}); err != nil {
-			return err
-		}
-		if err := s.sendBad(b.n); err != nil {
-			return err
-		}
-		rest = interval{b.n + 1, p.from + p.n - b.n - 1}
-	}
-	return s.sendUnless(rest)
-}
-
-// sendUnless is send of a piece that may be empty.
-func (s *source) sendUnless(p interval) error {
-	if p.n == 0 {
-		return nil
-	}
-	return s.send(p)
-}
-
-// sendBad tells the target the sum of a block that is damaged here. If a write made it good meanwhile, it is sent as it is.
-func (s *source) sendBad(b int64) error {
+// sendBad tells the target the sum of a block that is damaged here; false: a write made it good meanwhile.
+func (s *source) sendBad(b int64) (sent bool, err error) {
 	v := s.v
 	c, err := v.locks.lock(s.ctx, b, 1, false)
 	if err != nil {
-		return errCopyOver
+		return false, errCopyOver
 	}
+	defer v.locks.release(c)
 	buf := block.Get(Block)
 	defer block.Put(buf)
 	leg := v.parts.Load()
 	bad, err := leg.read(buf, b*Block)
 	switch {
 	case err != nil:
-		v.locks.release(c)
-		return v.legError("read for the copy", err)
+		return false, v.legError("read for the copy", err)
 	case len(bad) == 0:
-		v.locks.release(c)
-		return s.send(interval{b, 1})
+		return false, nil
 	}
-	sum := leg.expected(b, buf)
-	defer v.locks.release(c)
-	s.enqueue(&link.Frame{Type: link.ResyncBad, Offset: uint64(b * Block), Length: Block, Status: sum}, interval{b, 1}, func() {})
-	return nil
+	f := &link.Frame{Type: link.ResyncBad, Offset: uint64(b * Block), Length: Block, Status: leg.expected(b, buf)}
+	s.enqueue(f, interval{b, 1}, func() {})
+	return true, nil
 }
 
 // sendCatching sends a write to a target without waiting for it; the request's buffer may be gone before the
