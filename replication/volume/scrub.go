@@ -157,35 +157,35 @@ func (v *Volume) settleDifference(ctx context.Context, b int64) error {
 	defer end()
 	buf := block.Get(Block)
 	defer block.Put(buf)
-	stands, err := v.judgeDifference(mine, b, buf)
+	tell, err := v.judgeDifference(mine, b, buf)
 	if mine.Err() != nil && ctx.Err() == nil {
 		err = ErrNotPaired
 	}
 	q := &request{off: b * Block, n: Block, p: buf, sums: sumsOf(buf), fua: true}
-	if err != nil || !stands || !v.begin(q) {
+	if err != nil || tell == nil || !v.begin(q) {
 		v.locks.release(c)
 		return err
 	}
 	if answered, err := v.runLocked(ctx, q, c); err != nil || !answered {
 		return errors.Join(ErrNotPaired, err)
 	}
+	tell()
 	return nil
 }
 
-// judgeDifference reads a block of this leg and says whether it is to be written to the other one. Where the other one's stands, it has
-// been written here. The caller has its place.
-func (v *Volume) judgeDifference(ctx context.Context, b int64, buf []byte) (stands bool, err error) {
+// judgeDifference reads a block of this leg. If it is to be written to the other one, tell is to be called when that is done; where the
+// other one's stands, it has been written here. The caller has its place.
+func (v *Volume) judgeDifference(ctx context.Context, b int64, buf []byte) (tell func(), err error) {
 	lane, err := v.pairedLane()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	leg := v.parts.Load()
-	bad, err := leg.read(buf, b*Block)
+	bad, err := v.parts.Load().read(buf, b*Block)
 	switch {
 	case err != nil:
-		return false, v.legError("scrub", err)
+		return nil, v.legError("scrub", err)
 	case len(bad) > 0:
-		return false, nil // damaged, as was told; if the other leg had it, it would have been healed
+		return nil, nil // damaged, as was told; if the other leg had it, it would have been healed
 	}
 	theirs, err := v.fetch(ctx, lane, b, 0)
 	if theirs != nil {
@@ -193,55 +193,58 @@ func (v *Volume) judgeDifference(ctx context.Context, b int64, buf []byte) (stan
 	}
 	switch {
 	case errors.Is(err, errDamaged):
-		v.count.repairedPeer.Add(1)
-		v.env.Log.Warn("a block is bad on the other leg and is repaired", "volume", v.ID, "block", b)
-		return true, nil
+		return func() { v.repairedThere(b, "a block was bad on the other leg and is repaired") }, nil
 	case errors.Is(err, link.ErrLost):
-		return false, ErrNotPaired
+		return nil, ErrNotPaired
 	case err != nil:
-		return false, err
+		return nil, err
 	case bytes.Equal(buf, theirs):
-		return false, nil
+		return nil, nil
 	}
 	return v.judgeVersions(ctx, lane, b, buf, theirs)
 }
 
 // judgeVersions decides between two versions of a block, neither of which contradicts a sum.
-func (v *Volume) judgeVersions(ctx context.Context, lane *link.Lane, b int64, mine, theirs []byte) (stands bool, err error) {
+func (v *Volume) judgeVersions(ctx context.Context, lane *link.Lane, b int64, mine, theirs []byte) (tell func(), err error) {
 	again, err := v.fetch(ctx, lane, b, link.Vouched) // nobody writes it meanwhile
 	if again != nil {
 		block.Put(again)
 	}
 	leg := v.parts.Load()
 	sure, theySure := !leg.unsure(b*Block, Block), err == nil
-	versions := []any{"volume", v.ID, "block", b, "mine", meta.SumOf(mine), "theirs", meta.SumOf(theirs)}
+	mySum, theirSum := meta.SumOf(mine), meta.SumOf(theirs)
 	switch {
 	case errors.Is(err, link.ErrLost):
-		return false, ErrNotPaired
+		return nil, ErrNotPaired
 	case err != nil && !errors.Is(err, errUnsure):
-		return false, err
+		return nil, err
 	case sure && !theySure:
-		v.count.repairedPeer.Add(1)
-		v.env.Log.Warn("a block without a checksum is different on the other leg and is repaired", versions...)
+		return func() {
+			v.repairedThere(b, "a block without a checksum was different on the other leg and is repaired")
+		}, nil
 	case theySure && !sure:
-		v.env.Log.Warn("a block without a checksum is different here, and the other leg has one", versions...)
-		return false, v.repair(leg, badBlock{n: b}, theirs)
-	default:
-		v.differs(b, mine, theirs, sure)
+		v.env.Log.Warn("a block without a checksum is different here, and the other leg has one", "volume", v.ID, "block", b, "mine", mySum, "theirs", theirSum)
+		return nil, v.repair(leg, badBlock{n: b}, theirs)
 	}
-	return true, nil
+	return func() { v.differed(b, mySum, theirSum, sure) }, nil
 }
 
-// differs tells of two legs of which both vouch for different content, or neither does: a bug, or a drive that lost a write and its
+// repairedThere counts a block of the other leg that is good again.
+func (v *Volume) repairedThere(b int64, what string) {
+	v.count.repairedPeer.Add(1)
+	v.env.Log.Warn(what, "volume", v.ID, "block", b)
+}
+
+// differed tells of two legs of which both vouched for different content, or neither did: a bug, or a drive that lost a write and its
 // sum together.
-func (v *Volume) differs(b int64, mine, theirs []byte, vouched bool) {
+func (v *Volume) differed(b int64, mine, theirs uint32, vouched bool) {
 	v.count.differed.Add(1)
 	why := "each leg has its own for good"
 	if !vouched {
 		why = "neither leg has a checksum of the block that counts"
 	}
 	v.fault("REPL-2006", "The legs of a volume were different without a sign of it",
-		fmt.Sprintf("Block %d, at byte %d: sum %08x here, %08x on the other leg, and %s.", b, b*Block, meta.SumOf(mine), meta.SumOf(theirs), why),
+		fmt.Sprintf("Block %d, at byte %d: sum %08x here, %08x on the other leg, and %s.", b, b*Block, mine, theirs, why),
 		"The version of the node that serves the volume was written to both. Export a support bundle: this must not happen.")
 }
 
