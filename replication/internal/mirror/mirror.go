@@ -408,18 +408,22 @@ func (m *Mirror) tryOpenLeg(e *entry, id, site meta.ID, node control.Node, boot 
 	}
 	data, md := block.NewWatch(rawData), block.NewWatch(rawMeta)
 	mt, err := meta.Open(md)
-	if err == nil && mt.Super().Site != site {
-		err = fmt.Errorf("it belongs to site %s", mt.Super().Site)
+	if err != nil {
+		data.Close()
+		md.Close()
+		return err
 	}
-	if err == nil && mt.Super().Node != uint8(node) {
-		err = fmt.Errorf("it belongs to node %c", 'a'+mt.Super().Node)
-	}
-	if err == nil {
+	switch s := mt.Super(); {
+	case s.Site != site:
+		err = fmt.Errorf("it belongs to site %s", s.Site)
+	case s.Node != uint8(node):
+		err = fmt.Errorf("it belongs to node %c", 'a'+s.Node)
+	default:
 		err = e.vol.Attach(volume.Leg{Data: data, Meta: mt, Side: md}, boot)
 	}
 	if err != nil {
 		data.Close()
-		md.Close()
+		mt.Close()
 	}
 	return err
 }
