@@ -1,7 +1,12 @@
 package core
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestVMOf: a VM's QEMU is recognised, libvirt's probe and others are not.
@@ -24,6 +29,52 @@ func TestVMOf(t *testing.T) {
 			t.Errorf("%q: %+v, want %s %s", tc.cmdline, vm, tc.uuid, tc.name)
 		}
 	}
+}
+
+// A QEMU whose node hung before its exec is recognised after it, however long that was.
+func TestAHungForkBecomesQEMU(t *testing.T) {
+	cmd := exec.Command("bash", "-c", `kill -STOP $$; exec -a qemu-system-x86_64 tail -f /dev/null --pid=$PPID -- -uuid u-1 2>/dev/null`)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	defer func() {
+		_ = cmd.Process.Kill() //nolint:errcheck // it may have ended
+		_ = cmd.Wait()         //nolint:errcheck // killed
+	}()
+	space, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	await := func(what string, f func() bool) {
+		t.Helper()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(10 * time.Second); !f(); <-tick.C {
+			if time.Now().After(deadline) {
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
+	await("stopped", func() bool { return state(pid) == 'T' })
+	now := time.Now()
+	events, err := openJournal(filepath.Join(t.TempDir(), "events"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMonitor(now, events)
+	p := &process{seen: now}
+	for range 5 {
+		now = now.Add(youngFor)
+		m.examine(now, pid, p, map[string]string{space: "a"})
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	await("recognised", func() bool {
+		m.examine(now, pid, p, map[string]string{space: "a"})
+		return p.vm != nil && p.vm.UUID == "u-1"
+	})
 }
 
 // TestResolve: the words of the link verb.

@@ -146,6 +146,9 @@ func (m *monitor) examine(now time.Time, pid int, p *process, spaces map[string]
 		return
 	}
 	p.vm = nil
+	if state(pid) == 'T' { // a node that hangs: its time stands still
+		p.seen = now
+	}
 	p.settled = now.Sub(p.seen) > youngFor
 }
 
@@ -214,13 +217,22 @@ func vmOf(cmdline []byte) *control.VMProc {
 
 // dead says whether the process is a zombie or gone: it runs no instruction any more.
 func dead(pid int) bool {
+	switch state(pid) {
+	case 0, 'Z', 'X':
+		return true
+	}
+	return false
+}
+
+// state is the letter of proc(5) for what a process does; 0: it is gone.
+func state(pid int) byte {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return true
+		return 0
 	}
 	i := bytes.LastIndexByte(b, ')') // the name before it may hold anything
 	if i < 0 || i+2 >= len(b) {
-		return true
+		return 0
 	}
-	return b[i+2] == 'Z' || b[i+2] == 'X'
+	return b[i+2]
 }
