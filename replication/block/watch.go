@@ -13,8 +13,9 @@ import (
 // Watch is a Device whose requests can be measured, and given up when the one below does not answer: a call into the kernel
 // cannot be taken back, so only the waiting for it ends.
 //
-// What a given-up read brings later goes into memory that nobody else has. A given-up write may take the caller's memory as it is
-// then: after Abandon the device is dead, and whoever uses what is below it again waits for Close first.
+// What a given-up read brings later goes into memory that nobody else has, and a given-up Durable write takes what it was given. A Cached one
+// may take the caller's memory as it is then: after Abandon the device is dead, and whoever uses what is below it again waits for Close
+// first.
 //
 // BeginRead and BeginWrite do not wait at all. Over a File they go through its queue; other devices, and other kinds of request, get a
 // goroutine each.
@@ -94,6 +95,10 @@ func (w *Watch) BeginRead(b *batch.Batch, off int64, n int, done func(*batch.Bat
 // BeginWrite is WriteAt that does not wait: the request goes out when b ends. done is called once, perhaps before BeginWrite returns,
 // and must not wait. p is not to be changed until then.
 func (w *Watch) BeginWrite(b *batch.Batch, p []byte, off int64, d Durability, done func(*batch.Batch, error)) {
+	if d == Durable && len(p) > 0 && len(p) <= BufferMax {
+		w.beginDurable(b, p, off, done)
+		return
+	}
 	r := w.begin(b, func(b *batch.Batch, err error, _ bool) { done(b, err) }, nil, true)
 	if r == nil {
 		return
@@ -103,6 +108,26 @@ func (w *Watch) BeginWrite(b *batch.Batch, p []byte, off int64, d Durability, do
 		return
 	}
 	w.spawn(r, func() error { return w.below.WriteAt(p, off, d) })
+}
+
+// beginDurable writes from memory of its own: what records the state of a leg is written so, and must not become whatever its caller's
+// memory holds when the kernel gets to it.
+func (w *Watch) beginDurable(b *batch.Batch, p []byte, off int64, done func(*batch.Batch, error)) {
+	if err := CheckBuffer(p, off, w.below.Size()); err != nil {
+		done(b, err)
+		return
+	}
+	own := Get(len(p))
+	copy(own, p)
+	r := w.begin(b, func(b *batch.Batch, err error, ended bool) {
+		if ended {
+			Put(own)
+		}
+		done(b, err)
+	}, func() { Put(own) }, true)
+	if r != nil {
+		w.spawn(r, func() error { return w.below.WriteAt(own, off, Durable) })
+	}
 }
 
 // BeginSync is Sync that does not wait; it goes out when b ends. done is called once, perhaps before BeginSync returns, and must not

@@ -149,3 +149,49 @@ func TestTick(t *testing.T) {
 		t.Errorf("oldest %d when all have ended", oldest)
 	}
 }
+
+// slowWriter is a device that takes what it writes when it is told to.
+type slowWriter struct {
+	block.Device
+	entered, letGo chan struct{}
+	took           []byte
+}
+
+func (d *slowWriter) WriteAt(p []byte, _ int64, _ block.Durability) error {
+	close(d.entered)
+	<-d.letGo
+	d.took = bytes.Clone(p)
+	return nil
+}
+
+// Proves: replication.md 9.5. A durable write that was given up takes what it was given, whatever its caller's memory is used for since.
+func TestAGivenUpDurableWriteTakesItsOwn(t *testing.T) {
+	dev := &slowWriter{crashdev.New(devicetest.SizeBytes), make(chan struct{}), make(chan struct{}), nil}
+	w := block.NewWatch(dev)
+	p := block.Get(block.Unit)
+	copy(p, bytes.Repeat([]byte{0x5a}, block.Unit))
+	answer := make(chan error, 1)
+	go func() { answer <- w.WriteAt(p, 0, block.Durable) }()
+	<-dev.entered
+	w.Abandon(errSlow)
+	if err := <-answer; !errors.Is(err, errSlow) {
+		t.Fatal(err)
+	}
+	block.Put(p)
+	var others [][]byte
+	for range 8 {
+		b := block.Get(block.Unit)
+		clear(b)
+		others = append(others, b)
+	}
+	close(dev.letGo)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(dev.took, bytes.Repeat([]byte{0x5a}, block.Unit)) {
+		t.Errorf("it took %x", dev.took[:16])
+	}
+	for _, b := range others {
+		block.Put(b)
+	}
+}
