@@ -359,3 +359,43 @@ func TestCloseWaitsForNoPlace(t *testing.T) {
 		t.Fatal("never closed")
 	}
 }
+
+// A disk that hangs does not keep the daemon from ending, and that it was ended says nothing of the disk.
+func TestCloseOverADiskThatHangs(t *testing.T) {
+	v, m := newLegIn(t, meta.UpToDate)
+	v.Grant(Right{Mode: control.Paired, Epoch: 2, Session: 7, Legs: 3, Owner: 1}, Boottime()+int64(time.Hour))
+	var l link.Lane
+	v.LaneUp(&l, 1)
+	v.InStep(&l)
+	entered, letGo := make(chan struct{}), make(chan struct{})
+	m.data.Hook(func(op crashdev.Op) error {
+		if op.Kind == crashdev.Write {
+			close(entered)
+			<-letGo
+		}
+		return nil
+	})
+	t.Cleanup(func() { close(letGo) })
+	f := &link.Frame{Type: link.Write, Flags: link.FUA, Request: 1, Length: Block, Payload: block.Get(Block), Sums: []uint32{meta.SumOfZero}}
+	if err := v.Frame(&l, f); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	closed := make(chan error, 1)
+	go func() { closed <- v.Close() }()
+	select {
+	case err := <-closed:
+		if err == nil {
+			t.Error("closed, although a write is under way")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("never closed")
+	}
+	after, err := meta.Open(m.meta.CutPick(every))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := after.Super(); s.State != meta.UpToDate {
+		t.Errorf("the leg is %s: %s", s.State, s.ReasonText)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"duet/replication/block"
 	"duet/replication/control"
 	"duet/replication/handshake"
 	"duet/replication/link"
@@ -221,7 +222,7 @@ func (v *Volume) Close() error {
 	v.wake()
 	v.mu.Unlock()
 	v.stop()
-	v.wg.Wait()
+	v.waitOrAbandon()
 	v.mu.Lock()
 	ready := v.parts.Load() != nil
 	quiet := len(v.active) == 0 && v.clean && v.suspect.Count() == 0 && v.lane == nil && !v.facts.Failed
@@ -236,6 +237,27 @@ func (v *Volume) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
 	return errors.Join(err, v.parts.Load().close(ctx))
+}
+
+// waitOrAbandon waits for what goes on behind the requests, and not for a disk that hangs: after closeLimit the leg is given up, which
+// fails nothing but what hangs, and is no failure of the leg (legError).
+func (v *Volume) waitOrAbandon() {
+	ended := make(chan struct{})
+	go func() {
+		v.wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return
+	case <-time.After(closeLimit):
+	}
+	if leg := v.parts.Load(); leg != nil {
+		cause := fmt.Errorf("the daemon stops: %w", block.ErrClosed)
+		leg.data.Abandon(cause)
+		leg.side.Abandon(cause)
+	}
+	<-ended
 }
 
 // closeClean needs the lane to be down: no request of the other node is in flight.
