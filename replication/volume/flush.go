@@ -223,11 +223,12 @@ func (v *Volume) uncover(blocks []interval) {
 // Cool lets extents that were not written for a while leave the activity log.
 func (v *Volume) Cool() { v.md().Cool() }
 
-// background bounds the unsynced set while paired and stores the dirty map while alone.
+// background bounds the unsynced set while paired, stores the dirty map while alone, and tells of lost sums.
 func (v *Volume) background() {
 	tick := time.NewTicker(peerFlushEvery / 4)
 	defer tick.Stop()
 	flushed, stored, cooled := time.Now(), time.Now(), time.Now()
+	lost := int64(0)
 	for {
 		select {
 		case <-v.ctx.Done():
@@ -253,6 +254,10 @@ func (v *Volume) background() {
 			if now.Sub(cooled) >= coolEvery {
 				v.Cool()
 				cooled = now
+			}
+			if n := v.md().LostSums(); n != lost {
+				lost = n
+				v.env.Log.Warn("pages of checksums are lost: what their blocks hold counts until a scrub has compared it", "volume", v.ID, "pages", n)
 			}
 		}
 	}
