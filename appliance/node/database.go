@@ -292,6 +292,7 @@ type databaseWays struct {
 	open  [2]bool
 	until [2]membership.Boottime // of the open gate; 0: no end
 	end   [2]membership.Boottime // that the address has in the kernel; 0: none
+	limit membership.Boottime    // of the grant; 0: a node that is alone has none
 }
 
 // addressSpare is how long an address outlives its gate: the kernel counts whole seconds.
@@ -348,8 +349,36 @@ type (
 	addressWay struct{ *databaseWays }
 )
 
-// Set moves the end of the address along.
+// permit follows the grant before its manager has looked: a gate of the time alone has no end, and if this daemon dies or stands still
+// before the next look, nobody would close it when the other node takes over.
+func (d *database) permit(until membership.Boottime) {
+	d.mu.Lock()
+	w := d.ways
+	d.mu.Unlock()
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	w.limit = until
+	endless := [2]bool{w.open[0] && w.until[0] == 0, w.open[1] && w.until[1] == 0}
+	w.mu.Unlock()
+	for g := range endless {
+		if until == 0 || !endless[g] {
+			continue
+		}
+		if err := (gateWay{w}).Set(decide.Gate(g), true, until); err != nil {
+			d.node.log.Error("gate of the database", "error", err.Error())
+		}
+	}
+}
+
+// Set moves the end of the address along. A grant that has an end gives it to what was decided under one that had none.
 func (w gateWay) Set(g decide.Gate, open bool, until membership.Boottime) error {
+	w.mu.Lock()
+	if open && until == 0 {
+		until = w.limit
+	}
+	w.mu.Unlock()
 	if err := w.gates.Set(g, open, until); err != nil {
 		return err
 	}

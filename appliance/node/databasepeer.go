@@ -20,6 +20,7 @@ const (
 	sayEvery   = 400 * time.Millisecond // three of them within the time after which a word is not believed (decide.Config.PeerFresh)
 	sayMoved   = 100 * time.Millisecond // where the log ends changes with every commit
 	sayLook    = 20 * time.Millisecond  // a switchover waits for four words in turn
+	tellAgain  = time.Second            // a record that the other node has not taken
 	pauseLimit = 2 * time.Second        // of a pause or resume on the peer: the marker has 3 s for all of it
 )
 
@@ -69,8 +70,11 @@ func (d *database) say(ctx context.Context, m *postgres.Manager, w *databaseWays
 	tick := time.NewTicker(sayLook)
 	defer tick.Stop()
 	var last decide.Peer
-	var at time.Time
+	var at, told time.Time
 	for {
+		if time.Since(told) >= tellAgain && d.tellWriting() {
+			told = time.Now()
+		}
 		word := m.Said()
 		fresh := word.At != 0
 		word.At = 0
@@ -89,6 +93,20 @@ func (d *database) say(ctx context.Context, m *postgres.Manager, w *databaseWays
 		case <-tick.C:
 		}
 	}
+}
+
+// tellWriting tells the record that is being written once more, and says whether there is one. The peer may have lost it: what cannot be
+// stored there is not taken, and the order to prepare it, which is repeated, does not carry it.
+func (d *database) tellWriting() bool {
+	st := d.node.driver.View().State
+	ref := st.Writing[membership.DocDatabase]
+	if ref.Version == 0 || st.Session == 0 {
+		return false
+	}
+	if r, ok := d.records.Find(ref.Hash); ok {
+		d.node.driver.Tell(msgRecord, decide.AppendRecord(nil, r))
+	}
+	return true
 }
 
 // sameButLog: they differ at most in where the log ends.

@@ -91,6 +91,16 @@ func TestAddressEndsWithItsGate(t *testing.T) {
 	must(taken.Set(decide.Write, true))
 	settles("taken by a node that is alone", decide.Write, func(s int64) bool { return s == never })
 
+	// A grant with an end comes while this is open without one: the end is there before anybody has looked, and stays for what is decided late.
+	d := &database{ways: w}
+	d.permit(in(30 * time.Second))
+	settles("paired again", decide.Write, func(s int64) bool { return s > 25 && s <= 32 })
+	must(gates.Set(decide.Write, true, 0))
+	settles("a word from before", decide.Write, func(s int64) bool { return s > 25 && s <= 32 })
+	d.permit(0)
+	must(gates.Set(decide.Write, true, 0))
+	settles("alone once more", decide.Write, func(s int64) bool { return s == never })
+
 	// The read gate opens after its address is taken.
 	must(taken.Set(decide.Read, true))
 	settles("for a moment", decide.Read, func(s int64) bool { return s > 0 && s <= 4 })

@@ -13,9 +13,12 @@ type workloads struct {
 	database *database
 }
 
-// Permit is about guests: the database's gates have deadlines of their own, and its manager reads the grant.
+// Permit is for guests, whose starts it bounds, and for what is open of the database without an end.
 func (w workloads) Permit(epoch membership.Epoch, rs membership.Resources, until membership.Boottime) {
 	w.guests.Permit(epoch, rs, until)
+	if epoch != 0 {
+		w.database.permit(until)
+	}
 }
 
 // Start begins what the resource is.
