@@ -218,8 +218,9 @@ type tape struct {
 	started  bool // an entry of this process was written
 	state    membership.State
 	snapped  membership.Boottime
-	lost     uint64 // left out since the last entry that was written
-	claimed  uint64 // of lost, said by snapshots that no sync has confirmed
+	lost     uint64 // left out, and not said yet
+	said     uint64 // by snapshots that wait for a frame
+	claimed  uint64 // by written ones that no sync has confirmed
 	pending  []byte
 	count    uint64 // of pending
 	unsynced bool
@@ -235,8 +236,8 @@ func (t *tape) missed(it item) {
 // breaks gives up what was not written.
 func (t *tape) breaks() {
 	t.ring.drop()
-	t.lost += t.count
-	t.begun, t.run, t.pending, t.count, t.unsynced = false, nil, nil, 0, false
+	t.lost += t.count + t.said
+	t.begun, t.run, t.pending, t.count, t.said, t.unsynced = false, nil, nil, 0, 0, false
 	t.brokenAt = time.Now()
 }
 
@@ -308,6 +309,7 @@ func (t *tape) snapshot(reason Reason, now membership.Boottime) error {
 		return err
 	}
 	t.pending, t.run, t.snapped, t.started = b, newRun(now), now, true
+	t.said, t.lost = t.said+t.lost, 0
 	t.count++
 	return nil
 }
@@ -354,8 +356,8 @@ func (t *tape) write() error {
 	if err := t.ring.append(b, t.count); err != nil {
 		return err
 	}
-	t.claimed += t.lost
-	t.pending, t.count, t.lost, t.unsynced = t.pending[:0], 0, 0, true
+	t.claimed += t.said
+	t.pending, t.count, t.said, t.unsynced = t.pending[:0], 0, 0, true
 	return nil
 }
 
