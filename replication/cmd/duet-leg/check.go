@@ -144,14 +144,16 @@ func (r *checkReport) readPiece(ctx context.Context, data block.Source, b int64,
 				continue
 			}
 		}
+		listed := false
 		if want == meta.SumUnknown {
-			listed := false
-			if want, listed = damaged[b+int64(i)]; !listed {
-				r.Unknown++
-				continue
-			}
+			want, listed = damaged[b+int64(i)]
 		}
-		if want == meta.SumUnknown {
+		switch {
+		case want != meta.SumUnknown:
+		case !listed:
+			r.Unknown++
+			continue
+		default:
 			r.Listed++
 			r.bad(b+int64(i), whyListed, "the leg found it damaged, and no sum of it is known")
 			continue
